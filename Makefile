@@ -1,0 +1,77 @@
+# The course's commands; each works first on a fresh machine. `make help` lists them.
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+BIN := .venv/Scripts
+else
+PYTHON ?= python3
+BIN := .venv/bin
+endif
+PY := $(BIN)/python
+CONSTRAINTS ?= tests/constraints.txt
+INSTALLED := .venv/installed$(if $(CONSTRAINTS),,-newest)
+PACKAGES := -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade)
+THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+
+# Whether uv may link from its cache into .venv; told so beforehand, it copies without a warning.
+LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
+	same = os.stat(sys.argv[1]).st_dev == os.stat('.venv').st_dev; print('' if same else '--link-mode=copy')
+
+.PHONY: help run test lab refresh stamp lint bench constraints clean
+help:
+	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
+	@echo "make test     the whole test suite (ARGS='notebooks/01*.ipynb' for a part)"
+	@echo "make lab      open JupyterLab on notebooks/"
+	@echo "make lint     check style and format, changing nothing"
+	@echo "make bench    time what the course promises to be fast"
+	@echo "make clean    remove build/ and caches; .venv and the data stay"
+	@echo "For maintainers:"
+	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
+	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main)"
+	@echo "make constraints  choose the newest versions of all packages anew"
+	@echo "PYTHON=python3.12 names the interpreter; CONSTRAINTS= installs the newest versions."
+
+run: $(INSTALLED)
+	@$(PY) -m tools.execute run $(NAMES)
+
+test: lint
+	@$(THREADS) $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+
+lab: $(INSTALLED)
+	@$(PY) -m jupyter lab notebooks
+
+refresh: stamp
+	@$(PY) -m tools.execute refresh $(NAMES)
+
+stamp: $(INSTALLED)
+	@$(PY) -m tools.stamp $(if $(REPO),--repo='$(REPO)') $(if $(REF),--ref='$(REF)')
+
+lint: $(INSTALLED)
+	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet . \
+		|| { echo "Style (see above); to fix it: $(PY) -m ruff check --fix . && $(PY) -m ruff format ." >&2; exit 1; }
+
+bench: $(INSTALLED)
+	@OMP_NUM_THREADS=1 $(PY) -m tools.bench
+
+constraints: $(INSTALLED)
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.10 --upgrade \
+		--custom-compile-command "make constraints" requirements-dev.txt -o tests/constraints.txt
+
+clean:
+	rm -rf build .hypothesis .pytest_cache .ruff_cache
+	find . -name .venv -prune -o '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
+
+# The file is made last: a .venv without it is half-made, and is made anew.
+$(INSTALLED): requirements.txt requirements-dev.txt $(CONSTRAINTS)
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || { echo "$(PYTHON) \
+is missing or older than 3.10: install a newer Python, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || { echo "$(PYTHON) \
+has no venv module: install it (Debian and Ubuntu: sudo apt install python3-venv)" >&2; exit 1; }
+	@ls .venv/installed* >/dev/null 2>&1 && $(PY) -m pip --version >/dev/null 2>&1 \
+		|| { echo "Making .venv" && $(PYTHON) -m venv --clear .venv; }
+	@rm -f .venv/installed*
+	@if $(PY) -m pip install --quiet --retries 1 uv >/dev/null 2>&1 && $(PY) -m uv --version >/dev/null 2>&1; \
+	then $(PY) -m uv pip install --python $(PY) $$($(PY) -c "$(LINK)" "$$($(PY) -m uv cache dir)") $(PACKAGES); \
+	else echo "uv is not to be had here: installing with pip, which takes longer"; \
+	$(PY) -m pip install $(PACKAGES); fi \
+		|| { echo "The packages could not be installed (see above); the same command tries again" >&2; exit 1; }
+	@touch $@

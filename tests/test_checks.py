@@ -1,0 +1,154 @@
+"""The oracles refuse wrong gradients; every exercise's check names the slip it is shown."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from utils.checks import EXERCISES, check, numerical_gradient, relative_error
+
+X64 = torch.tensor([0.7, -1.3, 2.1], dtype=torch.float64)
+
+
+def g(x):
+    return 2 * x**4 - 5 * x**2 + 3 * x
+
+
+def jacobian(f, x, empty=True):
+    rows, x = [], x.clone().requires_grad_()
+    for i in range(len(f(x))):
+        f(x)[i].backward()
+        rows.append(x.grad.clone())
+        x.grad = None if empty else x.grad
+    return torch.stack(rows)
+
+
+def derivative(f, x, reduce=torch.sum):
+    x = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(reduce(f(x)), x)[0]
+
+
+def derivative_into_grad(f, x):
+    f(x).sum().backward()
+    return x.grad
+
+
+def newton(f, x, sign=-1):
+    x = x.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(f(x), x, create_graph=True)
+    return x + sign * slope / torch.autograd.grad(slope, x)[0]
+
+
+def training_step(model, X, y, lr, sign=-1, empty=True, first=False):
+    loss = F.binary_cross_entropy_with_logits(model(X), y)
+    loss.backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p) if first else p.grad
+            p += sign * lr * p.grad
+            p.grad = None if empty else p.grad
+    return loss.item()
+
+
+def logistic(X, y, w, n=True):
+    gradient = X.T @ (torch.sigmoid(X @ w) - y)
+    return gradient / len(y) if n else gradient
+
+
+def confusion(predicted, actual):
+    return torch.bincount(2 * actual + predicted, minlength=4).reshape(2, 2)
+
+
+ATTEMPTS = [
+    ("1.1", lambda x: 8 * x**3 - 10 * x + 3, "correct"),
+    ("1.1", lambda x: -8 * x**3 + 10 * x - 3, "sign"),
+    ("1.1", g, "g itself"),
+    ("1.1", lambda x: 8 * x**3 - 10 * x, "3x is missing"),
+    ("1.1", lambda x: 8 * x**2, "the numbers are not"),
+    ("1.1", lambda x: float("nan") * x, "the numbers are not"),
+    ("1.2", derivative, "correct"),
+    ("1.2", lambda f, x: derivative(f, x, torch.mean), "factor n"),
+    ("1.2", lambda f, x: 2 * derivative(f, x), "accumulated"),
+    ("1.2", derivative_into_grad, "x.grad is filled"),
+    ("1.2", lambda f, x: derivative(f, x, lambda t: t), "raised RuntimeError"),
+    ("1.3", jacobian, "correct"),
+    ("1.3", lambda f, x: jacobian(f, x).T, "transposed"),
+    ("1.3", lambda f, x: jacobian(f, x, empty=False), "accumulates"),
+    ("1.3", lambda f, x: jacobian(f, x).sum(0), "rows are added up"),
+    ("1.3", lambda f, x: jacobian(f, x)[0, :2], "the shape is (2,)"),
+    ("1.4", newton, "correct"),
+    ("1.4", lambda f, x: newton(f, x, sign=1), "wrong sign"),
+    ("1.4", lambda f, x: x - f(x) / derivative(f, x), "f = 0"),
+    ("5.1", logistic, "correct"),
+    ("5.1", lambda X, y, w: -logistic(X, y, w), "sign"),
+    ("5.1", lambda X, y, w: logistic(X, y, w, n=False), "factor n"),
+    ("5.1", lambda X, y, w: X.T @ (X @ w - y) / len(y), "sigmoid is missing"),
+    ("5.1", lambda X, y, w: X @ (torch.sigmoid(X @ w) - y), "raised RuntimeError"),
+    ("5.2", lambda z, y: ((z[:, 0] > 0) == y).double().mean(), "correct"),
+    ("5.2", lambda z, y: ((z > 0) == y).double().mean(), "every image with every label"),
+    ("5.2", lambda z, y: ((z[:, 0] > 0.5) == y).double().mean(), "not 0.5"),
+    ("5.2", lambda z, y: ((z[:, 0] > 0) != y).double().mean(), "error rate"),
+    ("5.2", lambda z, y: ((z[:, 0] > 0) == y).sum(), "divide by n"),
+    ("5.3", training_step, "correct"),
+    ("5.3", lambda *a: training_step(*a, sign=1), "loss rises"),
+    ("5.3", lambda *a: training_step(*a, empty=False), "empty .grad"),
+    ("5.3", lambda *a: training_step(*a, first=True), "nothing moves"),
+    ("5.3", lambda *a: training_step(*a) and None, "return the loss"),
+    ("5.4", confusion, "correct"),
+    ("5.4", lambda p, a: confusion(p, a).T, "reverse"),
+    ("5.4", lambda p, a: confusion(p, a) / len(a), "give counts"),
+]
+
+
+@pytest.mark.parametrize(("exercise", "attempt", "verdict"), ATTEMPTS)
+def test_check_names_the_slip(exercise, attempt, verdict, capsys):
+    check(exercise, attempt)
+    line = capsys.readouterr().out
+    assert line.startswith(f"Exercise {exercise}: ")
+    assert line.count("\n") == 1
+    assert verdict in line
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_a_stub_is_not_done_yet(exercise, capsys):
+    check(exercise, lambda *args: None)
+    assert capsys.readouterr().out == f"Exercise {exercise}: not done yet\n"
+
+
+@pytest.mark.parametrize("attempt", [None, 7, lambda: None, lambda *args: "a", lambda *args: []])
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_check_never_raises(exercise, attempt, capsys):
+    check(exercise, attempt)
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert "correct" not in line
+
+
+def test_check_prints_the_same_line_twice(capsys):
+    check("1.1", lambda x: 8 * x**3)
+    check("1.1", lambda x: 8 * x**3)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+
+
+def test_numerical_gradient_is_the_gradient():
+    want = 8 * X64**3 - 10 * X64 + 3
+    assert relative_error(numerical_gradient(lambda x: g(x).sum(), X64), want) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda x: -(3 * x**2 - 3), lambda x: 3 * x**2, lambda x: 3 * x - 3, lambda x: x * 0]
+)
+def test_numerical_gradient_refuses_a_wrong_one(wrong):
+    numerical = numerical_gradient(lambda x: (x**3 - 3 * x).sum(), X64)
+    assert relative_error(wrong(X64), numerical) > 0.1
+
+
+def test_relative_error_of_equal_zero_and_other_shapes():
+    zero = torch.zeros(3)
+    assert relative_error(zero, zero) == 0
+    assert relative_error(zero, torch.ones(3)) == 1
+    assert relative_error(torch.tensor([2.0, -4.0]), torch.tensor([2.0, -5.0])) == pytest.approx(
+        0.2
+    )
+    with pytest.raises(ValueError, match="one shape"):
+        relative_error(zero, zero[:, None])

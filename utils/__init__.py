@@ -1,0 +1,1 @@
+"""What the course's notebooks import: places, data, plots and checks."""

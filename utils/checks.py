@@ -1,0 +1,198 @@
+"""Oracles for gradients, and the verdict on every exercise."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Verdict = str | None  # what is wrong, in one line; None where nothing is
+NOT_DONE = "not done yet"
+
+
+def numerical_gradient(f: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5) -> Tensor:
+    """Return the gradient of a scalar function by central differences, in float64.
+
+    Entry i is (f(x + h e_i) - f(x - h e_i)) / 2h; its error is about h^2 |f'''| / 6 plus
+    1e-16 |f| / h, so near 1e-10 at the default h for values near 1. Shape: that of `x`.
+    Source: Nocedal and Wright, Numerical Optimization, section 8.1.
+    """
+    x = x.detach().double()
+    gradient = torch.zeros_like(x)
+    for i in range(x.numel()):
+        step = torch.zeros_like(x)
+        step.view(-1)[i] = h
+        gradient.view(-1)[i] = (f(x + step) - f(x - step)).item() / (2 * h)
+    return gradient
+
+
+def relative_error(a: Tensor, b: Tensor) -> float:
+    """Return max |a - b| / max(max |a|, max |b|), and 0 where both are zero.
+
+    Raises ValueError where the shapes differ, since broadcasting would hide a slip.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"compare tensors of one shape, not {tuple(a.shape)} and {tuple(b.shape)}")
+    a, b = a.detach().double(), b.detach().double()
+    scale = torch.maximum(a.abs().max(), b.abs().max()).item()
+    return (a - b).abs().max().item() / scale if scale else 0.0
+
+
+def check(exercise: str, attempt: Callable) -> None:
+    """Print the verdict on an exercise in one line: `not done yet`, `correct`, or the slip.
+
+    `attempt` is called in float64 at fixed random points away from 0 and 1, where a wrong
+    formula cannot give the right number. Whatever `attempt` does, `check` does not raise.
+    """
+    try:
+        verdict = EXERCISES[exercise](attempt) or "correct"
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        verdict = f"your code raised {type(error).__name__}: {reason}"
+    print(f"Exercise {exercise}: {verdict}")
+
+
+def _random(*shape: int) -> Tensor:
+    """Return fixed float64 numbers of both signs with 0.3 < |x| < 0.7 or 1.3 < |x| < 1.9."""
+    generator = torch.Generator().manual_seed(0)
+    size, sign = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
+    return torch.where(size < 0.4, 0.3 + size, 0.9 + size) * torch.where(sign < 0.5, -1, 1)
+
+
+def _compare(got: object, want: Tensor, slips: dict[str, Tensor] | None = None) -> Verdict:
+    """Return None where `got` equals `want`, else the name of the wrong value that it equals."""
+    if got is None or got is ...:
+        return NOT_DONE
+    got = torch.as_tensor(got).detach().double()
+    usual = {
+        "the sign is flipped": -want,
+        "twice the right value: is something accumulated or counted twice?": 2 * want,
+        "half the right value: where did the factor 2 go?": want / 2,
+        "the result is transposed": want.mT if want.ndim == 2 else want,
+    }
+    for name, value in {"": want, **(slips or {}), **usual}.items():
+        if got.shape == value.shape and torch.allclose(got, value.double(), rtol=1e-6, atol=1e-9):
+            return name or None
+    if got.shape != want.shape:
+        return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}"
+    return "the shape is right, the numbers are not"
+
+
+def _polynomial(x: Tensor) -> Tensor:
+    return 2 * x**4 - 5 * x**2 + 3 * x
+
+
+def _derivative_by_hand(attempt: Callable) -> Verdict:
+    x = _random(6)
+    slips = {
+        "that is g itself, not its derivative": _polynomial(x),
+        "the exponents have not come down as factors": 2 * x**3 - 5 * x + 3,
+        "the derivative of 3x is missing": 8 * x**3 - 10 * x,
+    }
+    return _compare(attempt(x), 8 * x**3 - 10 * x + 3, slips)
+
+
+def _derivative_of_any(attempt: Callable) -> Verdict:
+    x = _random(6).requires_grad_()
+    want = 3 * x**2 - 3
+    slips = {"too small by the factor n: take the sum over the points, not the mean": want / 6}
+    verdict = _compare(attempt(lambda t: t**3 - 3 * t, x), want, slips)
+    if verdict is None and x.grad is not None:
+        return "right, but the caller's x.grad is filled, and a second call would add to it"
+    return verdict
+
+
+def _jacobian_by_rows(attempt: Callable) -> Verdict:
+    a, b, c = x = _random(3)
+    zero = torch.zeros(())
+    want = torch.stack([torch.stack([b * c, a * c, a * b]), torch.stack([2 * a, zero, -3 * c**2])])
+    slips = {
+        "row i holds the sum of rows 0 to i: .grad accumulates from pass to pass": want.cumsum(0),
+        "the rows are added up: take one backward pass per output": want.sum(0),
+    }
+    return _compare(
+        attempt(lambda t: torch.stack([t.prod(), t[0] ** 2 - t[2] ** 3]), x), want, slips
+    )
+
+
+def _newton_step(attempt: Callable) -> Verdict:
+    x = _random(6)[0]
+    f, slope, curvature = _polynomial(x), 8 * x**3 - 10 * x + 3, 24 * x**2 - 10
+    slips = {
+        "the step has the wrong sign": x + slope / curvature,
+        "that is the step alone: add it to x": -slope / curvature,
+        "that step looks for f = 0; a critical point has f' = 0": x - f / slope,
+        "the slope is not divided by the curvature": x - slope,
+    }
+    return _compare(attempt(_polynomial, x), x - slope / curvature, slips)
+
+
+def _logistic_gradient(attempt: Callable) -> Verdict:
+    X, w = _random(7, 3), _random(3)
+    y = torch.tensor([1, 0, 0, 1, 0, 1, 1]).double()
+    want = X.T @ (torch.sigmoid(X @ w) - y) / 7
+    slips = {
+        "too large by the factor n: the loss is the mean over the images": 7 * want,
+        "that is the gradient of least squares: the sigmoid is missing": X.T @ (X @ w - y) / 7,
+    }
+    return _compare(attempt(X, y, w), want, slips)
+
+
+def _accuracy(attempt: Callable) -> Verdict:
+    logits = torch.tensor([[0.3], [-1.2], [0.2], [2.5], [-0.4], [0.1], [-3.0], [0.8]]).double()
+    y = torch.tensor([1, 0, 1, 1, 1, 0, 0, 1]).double()
+    odd = logits[:, 0] > 0
+    slips = {
+        "(n, 1) against (n,) compares every image with every label": ((logits > 0) == y),
+        "a logit of 0, not 0.5, is the probability 0.5": (logits[:, 0] > 0.5) == y,
+        "that is the error rate": odd != y,
+    }
+    means = {name: right.double().mean() for name, right in slips.items()}
+    counts = {"that is how many are right: divide by n": (odd == y).sum()}
+    return _compare(attempt(logits, y), (odd == y).double().mean(), means | counts)
+
+
+def _training_step(attempt: Callable) -> Verdict:
+    X, y, lr = _random(7, 3), torch.tensor([1, 0, 0, 1, 0, 1, 1]).double(), 0.5
+    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)).double()
+    w, total = model[0].weight, torch.zeros(1, 3)
+    for _ in range(2):
+        start, loss = w.detach().clone(), F.binary_cross_entropy_with_logits(model(X), y)
+        (gradient,) = torch.autograd.grad(loss, w)
+        total = total + gradient
+        slips = {
+            "the sign of the update is flipped: the loss rises": start + lr * gradient,
+            "nothing moves: is .grad emptied before the update?": start,
+            "the second step adds the first gradient again: empty .grad": start - lr * total,
+        }
+        returned = attempt(model, X, y, lr)
+        if returned is None and torch.equal(w, start):
+            return NOT_DONE
+        verdict = _compare(w, start - lr * gradient, slips)
+        if verdict or returned is None or _compare(returned, loss):
+            return verdict or "the step is right; return the loss from before it"
+    return None
+
+
+def _confusion(attempt: Callable) -> Verdict:
+    actual = torch.tensor([0, 0, 0, 0, 1, 1, 1, 0, 1, 0])
+    predicted = torch.tensor([0, 1, 0, 1, 1, 0, 1, 1, 1, 0])
+    want = torch.tensor([[3, 3], [1, 3]])
+    slips = {
+        "rows are the actual class, columns the predicted one; here it is the reverse": want.T,
+        "those are fractions: give counts": want / want.sum(),
+        "those are fractions of each row: give counts": want / want.sum(1, keepdim=True),
+    }
+    return _compare(attempt(predicted, actual), want, slips)
+
+
+EXERCISES: dict[str, Callable[[Callable], Verdict]] = {
+    "1.1": _derivative_by_hand,
+    "1.2": _derivative_of_any,
+    "1.3": _jacobian_by_rows,
+    "1.4": _newton_step,
+    "5.1": _logistic_gradient,
+    "5.2": _accuracy,
+    "5.3": _training_step,
+    "5.4": _confusion,
+}

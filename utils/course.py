@@ -1,0 +1,25 @@
+"""Where the course's files are, and the state every notebook starts from."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA_DIR = Path(os.environ.get("COURSE_DATA", ROOT / "data"))
+FIGURES_DIR = ROOT / "figures"
+
+# Written by `make stamp REPO=owner/name`; empty until the course has a public address.
+REPO_URL = ""
+REPO_REF = "main"
+
+
+def setup(seed: int = 0) -> None:
+    """Seed PyTorch's global generator and set the style of all figures.
+
+    Every notebook's first cell calls it, so that a run from top to bottom is reproducible.
+    """
+    import torch
+
+    from utils.plotting import set_style
+
+    torch.manual_seed(seed)
+    set_style()

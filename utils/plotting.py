@@ -1,0 +1,116 @@
+"""Figures of one style: readable from the back row, in grey, and by a screen reader."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import torch
+from cycler import cycler
+from IPython.display import display
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's colors, which color-blind readers can tell apart.
+BLUE, VERMILION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
+
+
+def set_style() -> None:
+    """Set matplotlib's defaults: Okabe-Ito colors, each with its own dash, and large type."""
+    plt.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=[BLUE, VERMILION, GREEN, BLACK])
+            + cycler(linestyle=["-", "--", "-.", ":"]),
+            "axes.grid": True,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 100,
+            "figure.figsize": (8, 4.5),
+            "font.size": 13,
+            "grid.alpha": 0.3,
+            "lines.linewidth": 2.5,
+            "savefig.dpi": 100,
+        }
+    )
+
+
+def show(fig: Figure, alt: str, save: str | None = None) -> None:
+    """Display a figure once, as PNG with alternative text, and close it.
+
+    The text stands beside the picture as `text/plain`, where nbval compares it, and in the
+    output's metadata, where slides and web pages find it. `save` is the picture's name in
+    `figures/`: `make refresh` copies it there from the stored notebook.
+    """
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(fig)
+    png = base64.b64encode(buffer.getvalue()).decode()
+    metadata = {"alt": alt} | ({"save": save} if save else {})
+    display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)
+
+
+def plot_function(
+    x: Tensor, y: Tensor, label: str | None = None, ax: Axes | None = None, **line
+) -> Axes:
+    """Return the Axes with y drawn against x; `line` goes to matplotlib's `plot`."""
+    ax = ax or plt.subplots()[1]
+    ax.plot(x.detach().cpu(), y.detach().cpu(), label=label, **line)
+    if label:
+        ax.legend()
+    return ax
+
+
+def plot_curves(steps: Sequence[int], runs: Tensor, label: str, ax: Axes | None = None) -> Axes:
+    """Return the Axes with the mean of several runs, and a band from the lowest to the highest.
+
+    `runs` has shape (number of runs, len(steps)).
+    """
+    ax = ax or plt.subplots()[1]
+    low, high = runs.cpu().aminmax(dim=0)
+    (line,) = ax.plot(steps, runs.cpu().mean(0), label=label)
+    ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    ax.legend()
+    return ax
+
+
+def plot_decision_boundary(
+    model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor, ax: Axes | None = None
+) -> Axes:
+    """Return the Axes with labeled points, the model's probability as shade, and its 1/2 line.
+
+    `model` maps (m, 2) points to (m,) logits; `X` is (n, 2), `y` is (n,) of 0 and 1.
+    """
+    ax = ax or plt.subplots()[1]
+    low, high = X.min(0).values - 0.4, X.max(0).values + 0.4
+    sides = [torch.linspace(a, b, 200) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
+    a, b = torch.meshgrid(*sides, indexing="xy")
+    with torch.no_grad():
+        p = torch.sigmoid(model(torch.stack([a, b], dim=-1).view(-1, 2))).view(a.shape)
+    ax.contourf(a, b, p, levels=[0, 0.25, 0.5, 0.75, 1], cmap="cividis", alpha=0.35)
+    ax.contour(a, b, p, levels=[0.5], colors=BLACK)
+    for label, color, marker in (0, BLUE, "o"), (1, VERMILION, "^"):
+        ax.scatter(*X[y == label].T, c=color, marker=marker, s=28, label=f"y = {label}")
+    ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    return ax
+
+
+def show_images(
+    images: Tensor, captions: Sequence[str], columns: int, ax: Axes | None = None, **image
+) -> Axes:
+    """Return the Axes with (n, 784) images in rows of `columns`, a caption under each.
+
+    `image` goes to matplotlib's `imshow`: a color map, its limits.
+    """
+    rows = -(-len(images) // columns)
+    ax = ax or plt.subplots(figsize=(8, 9.5 / columns * rows))[1]
+    canvas = torch.full((rows * columns, 38, 32), torch.nan)
+    canvas[: len(images), 1:29, 2:30] = images.detach().cpu().view(-1, 28, 28)
+    mosaic = canvas.view(rows, columns, 38, 32).transpose(1, 2).reshape(rows * 38, columns * 32)
+    ax.imshow(mosaic, **{"cmap": "gray_r"} | image)
+    for i, caption in enumerate(captions):
+        row, column = divmod(i, columns)
+        ax.text(32 * column + 16, 38 * row + 29, caption, ha="center", va="top")
+    ax.axis("off")
+    return ax

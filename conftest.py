@@ -1,0 +1,210 @@
+"""Makes `pytest --nbval` strict: what a reader would see is compared, and every cell runs twice.
+
+nbval alone passes wrong pictures, changed order, cells never run or skipped, and expected errors
+that never come. Here it keeps its command line and its test per code cell; how a cell is run
+(by nbclient) and compared is replaced. nbval has no hooks for that, so the last five lines assign
+methods of its classes. They are written for nbval 0.11.0.
+"""
+
+import base64
+import difflib
+import io
+import json
+import os
+import re
+from collections import Counter
+from contextlib import ExitStack
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbval.plugin import IPyNbCell, IPyNbFile
+from PIL import Image
+
+RMS_LIMIT = 2.0  # gray levels of 255, between a stored and a new picture
+FALLBACK = re.compile(r"^Data set: scikit-learn's bundled digits", re.MULTILINE)
+NOT_COMPARED = "outputs not compared"
+Output = tuple[str, dict]  # kind and, by name, its parts
+
+
+class ThisPython(AsyncKernelManager):
+    """A kernel of the interpreter that runs pytest, whatever kernels the user has installed."""
+
+    kernel_spec = KernelSpec(**get_kernel_dict())
+
+
+class Refused(Exception):
+    """Why the gate does not let a cell pass."""
+
+
+def comparable(outputs: list) -> list[Output]:
+    """Outputs in their order, adjacent streams joined, without counts and traceback frames."""
+    result: list[Output] = []
+    for out in outputs:
+        if out.output_type == "stream":
+            kind, parts = out.name, {"text": out.text}
+        elif out.output_type == "error":
+            kind, parts = "error", {"error": f"{out.ename}: {out.evalue}"}
+        else:
+            kind = f"{out.output_type} ({', '.join(sorted(out.data))})"
+            parts = {**out.data, "metadata": json.dumps(out.metadata, indent=1, sort_keys=True)}
+        if "text" in parts and result and result[-1][0] == kind:
+            result[-1][1]["text"] += parts["text"]
+        else:
+            result.append((kind, parts))
+    return result
+
+
+def picture_problem(old: str, new: str) -> str:
+    """How two base64 PNG pictures differ, empty if they look alike."""
+    try:
+        a, b = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"), float)
+            for png in (old, new)
+        )
+    except (OSError, ValueError) as error:
+        return f"not a picture: {error}"
+    if a.shape != b.shape:
+        return f"sizes {a.shape[1::-1]} and {b.shape[1::-1]}"
+    rms = np.sqrt(((a - b) ** 2).mean())
+    return f"RMS difference {rms:.1f} > {RMS_LIMIT} gray levels" if rms > RMS_LIMIT else ""
+
+
+def text_problem(old: str, new: str, names: tuple[str, str]) -> str:
+    """The first lines in which two texts differ, empty if they are equal."""
+    a, b = ([repr(line) for line in str(text).splitlines(keepends=True)] for text in (old, new))
+    diff = list(difflib.unified_diff(a, b, *names, n=0, lineterm=""))
+    return "\n".join(line[:200] for line in diff[:15])
+
+
+def compare(old: list[Output], new: list[Output], names: tuple[str, str]) -> None:
+    """Refuse the cell unless both lists have the same kinds and the same contents, in order."""
+    kinds = [[kind for kind, _ in side] for side in (old, new)]
+    if kinds[0] != kinds[1]:
+        stderr = "".join(parts["text"] for kind, parts in new if kind == "stderr")[:500]
+        lines = [f"{name}: {kind}" for name, kind in zip(names, kinds, strict=True)]
+        raise Refused("\n".join(["kinds of outputs differ", *lines, stderr]).rstrip())
+    for (kind, a), (_, b) in zip(old, new, strict=True):
+        for part in a:
+            if part == "image/png":
+                problem = picture_problem(a[part], b[part])
+            else:
+                problem = text_problem(a[part], b[part], names)
+            if problem:
+                raise Refused(f"{kind}: {part} differs between {' and '.join(names)}\n{problem}")
+
+
+def start_kernel(notebook: IPyNbFile) -> None:
+    """Start the kernel where and how the stored outputs were not made: they must not depend on it.
+
+    They are made in `notebooks/` with PYTHONHASHSEED=0; progress bars are never stored.
+    """
+    env = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONHASHSEED": "12345", "TQDM_DISABLE": "1"}
+    env.pop("MPLBACKEND", None)
+    code = deepcopy(notebook.nb)
+    code.cells = [cell for cell in code.cells if cell.cell_type == "code"]
+    notebook.fallback = False
+    notebook.client = NotebookClient(
+        code,
+        kernel_manager_class=ThisPython,
+        extra_arguments=["--log-level=40"],
+        timeout=int(notebook.config.option.nbval_cell_timeout),
+        iopub_timeout=60,
+        raise_on_iopub_timeout=True,
+        shutdown_kernel="immediate",
+        skip_cells_with_tag="",
+    )
+    kernel = ExitStack()
+    notebook.addfinalizer(kernel.close)
+    kernel.enter_context(notebook.client.setup_kernel(env=env, cwd=str(Path(__file__).parent)))
+
+
+def execute(item: IPyNbCell, count: bool) -> list[Output]:
+    """The outputs of one execution of the cell. Refuses a lost kernel and unexpected errors.
+
+    Only a run that is to `count` moves In[n] and Out[n] on, so that they stay a reader's.
+    """
+    client, number = item.parent.client, item.cell_num
+    if client is None:
+        raise Refused("not run, because an earlier cell lost the kernel")
+    cell = client.nb.cells[number]
+    try:
+        client.execute_cell(cell, number, store_history=count)
+    except CellExecutionError as error:
+        traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).rpartition("-" * 18)[2]
+        frames = traceback.strip().splitlines()[-12:]
+        raise Refused("\n".join([f"raised {error.ename}: {error.evalue}", *frames])) from None
+    except (DeadKernelError, CellTimeoutError) as error:
+        item.parent.client = None
+        raise Refused(f"lost the kernel: {str(error).splitlines()[0]}") from None
+    outputs = comparable(cell.outputs)
+    if "raises-exception" in cell.metadata.get("tags", []) and "error" not in dict(outputs):
+        raise Refused("tagged raises-exception, but raised nothing")
+    item.parent.fallback |= any(FALLBACK.search(parts.get("text", "")) for _, parts in outputs)
+    return outputs
+
+
+def run_cell(item: IPyNbCell) -> None:
+    """Run the cell twice and compare: first run with the stored outputs, second with the first.
+
+    Without MNIST, cells tagged `mnist` need not give the stored outputs, only the same ones twice.
+    """
+    tags = item.cell.metadata.get("tags", [])
+    if item.options["skip"] or not item.options["check"]:
+        raise Refused("markers that skip or ignore are not allowed")
+    if item.cell.execution_count is None:
+        raise Refused("was never executed before it was stored")
+    stored, first = comparable(item.cell.outputs), execute(item, count=True)
+    if "mnist" in tags and item.parent.fallback:
+        item.user_properties.append((NOT_COMPARED, len(stored)))
+    else:
+        compare(stored, first, ("stored", "now"))
+    if "not-idempotent" not in tags:
+        compare(first, execute(item, count=False), ("first run", "second run"))
+
+
+def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:
+    """What stands under FAILURES: notebook, cell and reason; other errors with their traceback."""
+    if not isinstance(excinfo.value, Refused):
+        return str(excinfo.getrepr(style="short"))
+    first_line = item.cell.source.partition("\n")[0][:60]
+    return f"{item.path.name}, In[{item.cell_num + 1}] {first_line!r}: {excinfo.value}"
+
+
+def collect(notebook: IPyNbFile) -> list[IPyNbCell]:
+    """nbval's items, one per code cell. Refuses a notebook that has none."""
+    cells = list(collect_cells(notebook))
+    if not cells:
+        raise notebook.CollectError(f"{notebook.path.name} has no code cell")
+    return cells
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse to scatter the cells of one notebook over kernels."""
+    if config.option.nbval and config.getoption("dist", "no") not in ("no", "loadfile"):
+        raise pytest.UsageError("with --nbval, say -n 2 --dist loadfile")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line per notebook what was not compared: xdist carries items' properties here."""
+    missed: Counter = Counter()
+    for report in (r for reports in terminalreporter.stats.values() for r in reports):
+        if getattr(report, "when", None) == "call":
+            missed[Path(report.fspath).stem] += dict(report.user_properties).get(NOT_COMPARED, 0)
+    for name, count in (+missed).items():
+        terminalreporter.write_line(
+            f"{name}: MNIST could not be had, {count} data-dependent outputs were not compared"
+        )
+
+
+collect_cells = IPyNbFile.collect
+IPyNbFile.collect = collect
+IPyNbFile.setup = start_kernel
+IPyNbCell.runtest = run_cell
+IPyNbCell.repr_failure = explain

@@ -108,7 +108,7 @@ def show_images(
     canvas = torch.full((rows * columns, 38, 32), torch.nan)
     canvas[: len(images), 1:29, 2:30] = images.detach().cpu().view(-1, 28, 28)
     mosaic = canvas.view(rows, columns, 38, 32).transpose(1, 2).reshape(rows * 38, columns * 32)
-    ax.imshow(mosaic, **{"cmap": "gray_r"} | image)
+    ax.imshow(mosaic.numpy(), **{"cmap": "gray_r"} | image)
     for i, caption in enumerate(captions):
         row, column = divmod(i, columns)
         ax.text(32 * column + 16, 38 * row + 29, caption, ha="center", va="top")

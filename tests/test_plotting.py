@@ -1,0 +1,95 @@
+"""The plots show the numbers they are given, and `show` stores them with their description."""
+
+import base64
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from utils import course, plotting
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    outputs = []
+    monkeypatch.setattr(plotting, "display", lambda data, **kwargs: outputs.append((data, kwargs)))
+    return outputs
+
+
+def test_show_stores_picture_alt_text_and_name_and_closes_the_figure(displayed):
+    fig, _ = plt.subplots()
+    plotting.show(fig, "A line that rises.", save="line")
+    [(data, kwargs)] = displayed
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert data["text/plain"] == "A line that rises."
+    assert kwargs["metadata"] == {"image/png": {"alt": "A line that rises.", "save": "line"}}
+    assert not plt.fignum_exists(fig.number)
+
+
+def test_show_gives_the_same_bytes_twice(displayed):
+    for _ in range(2):
+        fig, ax = plt.subplots()
+        ax.plot([1, 3, 2])
+        plotting.show(fig, "A line.")
+    (first, _), (second, _) = displayed
+    assert first == second
+
+
+def test_plot_function_draws_tensors_that_require_gradients():
+    x = torch.linspace(-2, 2, 9, requires_grad=True)
+    ax = plotting.plot_function(x, x**3, "x³")
+    assert_allclose(ax.lines[0].get_xydata(), torch.stack([x, x**3], 1).detach())
+    assert ax.get_legend().get_texts()[0].get_text() == "x³"
+
+
+def test_plot_curves_draws_mean_and_range():
+    runs = torch.tensor([[1.0, 5.0], [3.0, 4.0], [8.0, 0.0]])
+    ax = plotting.plot_curves(range(2), runs, "runs")
+    assert_allclose(ax.lines[0].get_ydata(), [4, 3])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert_allclose([band[band[:, 0] == step, 1].min() for step in (0, 1)], [1, 0])
+    assert_allclose([band[band[:, 0] == step, 1].max() for step in (0, 1)], [8, 5])
+
+
+def test_decision_boundary_is_where_the_logit_is_zero():
+    X = torch.tensor([[-1.0, 0.0], [2.0, 1.0], [0.5, -2.0]])
+    y = torch.tensor([0.0, 1.0, 0.0])
+    ax = plotting.plot_decision_boundary(lambda points: points[:, 0] - 2 * points[:, 1] - 1, X, y)
+    line = ax.collections[1].get_paths()[0].vertices
+    assert_allclose(line[:, 0] - 2 * line[:, 1], 1, atol=1e-4)
+    zeros, ones = ax.collections[2:]
+    assert_allclose(zeros.get_offsets(), X[y == 0])
+    assert_allclose(ones.get_offsets(), X[y == 1])
+
+
+def test_show_images_keeps_order_and_orientation():
+    images = torch.arange(3.0)[:, None] * 1000 + torch.arange(784.0)
+    ax = plotting.show_images(images, ["a", "b", "c"], columns=2)
+    mosaic = ax.images[0].get_array()
+    assert_allclose(mosaic[1:29, 2:30], images[0].view(28, 28))
+    assert_allclose(mosaic[1:29, 34:62], images[1].view(28, 28))
+    assert_allclose(mosaic[39:67, 2:30], images[2].view(28, 28))
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "c"]
+    assert ax.texts[2].get_position() == (16, 38 + 29)
+
+
+def test_setup_seeds_and_every_color_has_its_own_dash():
+    course.setup(seed=3)
+    first = torch.rand(2)
+    course.setup(seed=3)
+    assert torch.equal(first, torch.rand(2))
+    cycle = plt.rcParams["axes.prop_cycle"].by_key()
+    assert len(set(cycle["color"])) == len(set(cycle["linestyle"])) == 4
+    assert plt.rcParams["font.size"] >= 12
+
+
+def test_places_exist():
+    assert (course.ROOT / "utils" / "course.py").is_file()
+    assert course.FIGURES_DIR.is_dir()

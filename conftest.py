@@ -106,6 +106,7 @@ def start_kernel(notebook: IPyNbFile) -> None:
     They are made in `notebooks/` with PYTHONHASHSEED=0; progress bars are never stored.
     """
     env = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONHASHSEED": "12345", "TQDM_DISABLE": "1"}
+    env["CUDA_VISIBLE_DEVICES"] = ""  # a GPU rounds differently
     env.pop("MPLBACKEND", None)
     code = deepcopy(notebook.nb)
     code.cells = [cell for cell in code.cells if cell.cell_type == "code"]

@@ -394,6 +394,17 @@ def test_setup_without_git_says_so(bare, tmp_path):
     assert os.listdir(tmp_path / "content") == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for git is a shell script")
+def test_setup_leaves_nothing_of_a_clone_that_was_killed(tmp_path):
+    git = tmp_path / "bin/git"
+    git.parent.mkdir()
+    git.write_text('#!/bin/sh\nfor last; do :; done\nmkdir -p "$last/utils"\nkill -9 $$\n')
+    git.chmod(0o755)
+    done = run_cell(tmp_path / "content", PATH=f"{git.parent}{os.pathsep}{os.environ['PATH']}")
+    assert "RuntimeError: No course: " in done.stderr
+    assert os.listdir(tmp_path / "content") == []
+
+
 def test_setup_twice_keeps_the_modules_and_the_path(tmp_path):
     root = make_course(tmp_path / "c")
     again = f"\nkept = course\n{stamp.render_setup('', 'main')}\nassert course is kept{TELL}"

@@ -15,8 +15,6 @@ from torchvision import transforms
 from tools.stamp import NOTEBOOKS
 from utils.data import _normalize
 
-ROUNDS = 5
-
 
 def seconds(work: Callable[[], object], repeat: int) -> float:
     """Return the seconds that one call of `work` takes, as the mean of `repeat` calls."""
@@ -27,11 +25,11 @@ def seconds(work: Callable[[], object], repeat: int) -> float:
 
 
 def side_by_side(
-    ours: Callable[[], object], theirs: Callable[[], object], repeat: tuple[int, int]
+    ours: Callable[[], object], theirs: Callable[[], object], repeat: tuple[int, int], rounds: int
 ) -> tuple[float, float, float]:
-    """Return the median seconds of both, and the median of the ratios ours / theirs."""
+    """Return the median seconds of both, and the median over the rounds of ours / theirs."""
     ours(), theirs()
-    times = [(seconds(ours, repeat[0]), seconds(theirs, repeat[1])) for _ in range(ROUNDS)]
+    times = [(seconds(ours, repeat[0]), seconds(theirs, repeat[1])) for _ in range(rounds)]
     a, b = (statistics.median(side) for side in zip(*times, strict=True))
     return a, b, statistics.median(x / y for x, y in times)
 
@@ -60,7 +58,7 @@ def preparation() -> str:
         for row, image in zip(rows, images, strict=True):
             row.copy_(transform(Image.fromarray(image.numpy())).flatten())
 
-    ours, theirs, ratio = side_by_side(lambda: _normalize(images), one_by_one, (5, 1))
+    ours, theirs, ratio = side_by_side(lambda: _normalize(images), one_by_one, (5, 1), 5)
     equal = "bitwise equal" if torch.equal(_normalize(images), rows) else "NOT EQUAL"
     return f"{1e3 * ours:.0f} ms against {theirs:.1f} s: 1/{1 / ratio:.0f} ({equal}; bar 1/40)"
 
@@ -77,29 +75,26 @@ def sweep() -> str:
         for point in points:
             backward(point)
 
-    ours, theirs, ratio = side_by_side(lambda: backward(points), one_by_one, (300, 1))
+    ours, theirs, ratio = side_by_side(lambda: backward(points), one_by_one, (300, 1), 5)
     return f"{1e6 * ours:.0f} µs against {theirs:.2f} s: 1/{1 / ratio:.0f} (bar 1/2000)"
 
 
-def training_step(name: str, steps: int, products: Callable, work: float, unit: str) -> str:
+def training_step(name: str, products: Callable, work: float, unit: str) -> str:
     """Return the rate of notebook 05's training step beside that of the products inside it."""
     names = lesson()
     X, y = torch.randn(4000, 784), (torch.arange(4000) % 2).float()
     model = names[name]()
-    step, bare, _ = side_by_side(
-        lambda: names["train"](model, X, y, lr=0.01, num_steps=steps),
-        lambda: products(X),
-        (1, steps),
+    steps, bare, ratio = side_by_side(
+        lambda: names["train"](model, X, y, lr=0.01, num_steps=10), lambda: products(X), (1, 10), 51
     )
-    rates = [work / t / 1e9 for t in (step / steps, bare)]
-    return f"{rates[0]:.1f} of {rates[1]:.1f} {unit}: {rates[0] / rates[1]:.0%}"
+    return f"{10 * work / steps / 1e9:.1f} of {work / bare / 1e9:.1f} {unit}: {10 / ratio:.0%}"
 
 
 def simple_nn() -> str:
     """Achieved GFLOP/s of SimpleNN's training step, against torch.mm of the same shapes."""
     W, G = torch.randn(32, 784), torch.randn(4000, 32)
     work = 2 * 2 * 4000 * 784 * 32
-    rates = training_step("SimpleNN", 30, lambda X: (X @ W.T, G.T @ X), work, "GFLOP/s")
+    rates = training_step("SimpleNN", lambda X: (X @ W.T, G.T @ X), work, "GFLOP/s")
     return f"{rates} (bar 75%)"
 
 
@@ -107,7 +102,7 @@ def logistic() -> str:
     """Achieved GB/s of logistic regression's training step, against torch.mv of the same shapes."""
     w, r = torch.randn(784), torch.randn(4000)
     work = 2 * 4000 * 784 * 4
-    rates = training_step("Logistic", 200, lambda X: (X @ w, X.T @ r), work, "GB/s")
+    rates = training_step("Logistic", lambda X: (X @ w, X.T @ r), work, "GB/s")
     return f"{rates} (bar 60%)"
 
 

@@ -206,6 +206,7 @@ def run(paths: list[Path]) -> int:
 
 def refresh(paths: list[Path]) -> int:
     """Execute in place, then write figures/; write nothing unless every notebook ran on MNIST."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU rounds differently
     notebooks = {path: read(path) for path in paths}
     results = [execute(path.stem, notebook) for path, notebook in notebooks.items()]
     for result in results:

@@ -1,0 +1,1 @@
+"""Maintainers' commands behind the Makefile: execute, stamp, measure."""

@@ -34,7 +34,7 @@ run: $(INSTALLED)
 	@$(PY) -m tools.execute run $(NAMES)
 
 test: lint
-	@$(THREADS) $(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(THREADS) $(PY) -m pytest -n 2 $(ARGS)
 
 lab: $(INSTALLED)
 	@$(PY) -m jupyter lab notebooks

@@ -192,6 +192,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("with --nbval, say -n 2 --dist loadfile")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put notebooks first, the last one at the very front: it takes longest and must not wait."""
+    items.sort(key=lambda i: i.path.stem * (i.path.suffix == ".ipynb"), reverse=True)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say in one line per notebook what was not compared: xdist carries items' properties here."""
     missed: Counter = Counter()

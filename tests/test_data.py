@@ -89,8 +89,8 @@ def official(monkeypatch):
         header = struct.pack(f">4B{len(shape)}I", 0, 0, 8, len(shape), *shape)
         files[name] = gzip.compress(header + values.numpy().tobytes(), mtime=0)
     monkeypatch.setattr(MNIST, "resources", [(name, md5(files[name])) for name in NAMES])
-    unpacked = {name[:-3]: md5(gzip.decompress(files[name])) for name in NAMES}
-    monkeypatch.setattr(data, "UNPACKED_MD5", unpacked)
+    sums = {name[:-3]: (md5(files[name]), md5(gzip.decompress(files[name]))) for name in NAMES}
+    monkeypatch.setattr(data, "MD5", sums)
     return files
 
 
@@ -617,11 +617,17 @@ def test_moons():
 # The real thing
 
 
+def test_checksums_are_those_of_torchvision():
+    assert [(f"{stem}.gz", packed) for stem, (packed, _) in data.MD5.items()] == MNIST.resources
+
+
 def test_real_mnist(capsys):
     files, _ = data._read_files(REAL_FOLDER)
     if len(files) < 4:
         pytest.skip(f"MNIST is not in {REAL_FOLDER}")
-    assert {stem: md5(content) for stem, content in files.items()} == data.UNPACKED_MD5
+    assert {stem: md5(content) for stem, content in files.items()} == {
+        stem: unpacked for stem, (_, unpacked) in data.MD5.items()
+    }
     digits, lines = load(capsys)
     assert lines[0] == "Data set: MNIST (60,000 training and 10,000 test images of 28 × 28 pixels)"
     assert digits.X_train.shape == (60000, 784) and digits.X_test.shape == (10000, 784)

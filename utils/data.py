@@ -23,12 +23,25 @@ from utils import course
 # Seconds without an answer after which a download is given up (per address that is tried).
 TIMEOUT = 10.0
 
-# Checksums of the unpacked files; torchvision knows those of the .gz files only.
-UNPACKED_MD5 = {
-    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
-    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
-    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
-    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+# Checksums of the four files, packed and unpacked. torchvision knows those of the packed files
+# too, but importing it takes seconds, and only a download needs it.
+MD5 = {
+    "train-images-idx3-ubyte": (
+        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "6bbc9ace898e44ae57da46a324031adb",
+    ),
+    "train-labels-idx1-ubyte": (
+        "d53e105ee54ea40749a09fcbcd1e9432",
+        "a25bea736e30d166cdddb491f175f624",
+    ),
+    "t10k-images-idx3-ubyte": (
+        "9fb629c4189551a2d022fa330f9573f3",
+        "2646ac647ad5339dbf082846283269ea",
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "ec29112dd5afa0611ce80d1b7f02629c",
+        "27ae3e4e09519cfbb04c329615203637",
+    ),
 }
 
 # All that urllib, http.client, gzip and torchvision raise when a download goes wrong.
@@ -63,7 +76,7 @@ def load_mnist() -> Digits:
     folder = course.DATA_DIR / "MNIST" / "raw"
     files, bad = _read_files(folder)
     notes = []
-    missing = [f"{stem}.gz" for stem in UNPACKED_MD5 if stem not in files]
+    missing = [f"{stem}.gz" for stem in MD5 if stem not in files]
     if missing:
         files, notes = _download(folder, missing)
     digits = _mnist(files) if files else _bundled_digits()
@@ -133,7 +146,7 @@ def _normalize(images: Tensor) -> Tensor:
 
 def _mnist(files: dict[str, bytes]) -> Digits:
     """Return the data set in the four unpacked files."""
-    X_train, y_train, X_test, y_test = (_parse_idx(files[stem]) for stem in UNPACKED_MD5)
+    X_train, y_train, X_test, y_test = (_parse_idx(files[stem]) for stem in MD5)
     return Digits(_normalize(X_train), y_train.long(), _normalize(X_test), y_test.long(), "MNIST")
 
 
@@ -159,12 +172,9 @@ def _bundled_digits() -> Digits:
 
 def _read_files(folder: Path) -> tuple[dict[str, bytes], dict[Path, tuple[str, str]]]:
     """Return the contents of the good files, unpacked, and the md5 wanted and fault of the bad."""
-    from torchvision.datasets import MNIST
-
     good, bad = {}, {}
-    for name, md5 in MNIST.resources:
-        stem = name.removesuffix(".gz")
-        for path, expected in ((folder / name, md5), (folder / stem, UNPACKED_MD5[stem])):
+    for stem, (packed, unpacked) in MD5.items():
+        for path, expected in ((folder / f"{stem}.gz", packed), (folder / stem, unpacked)):
             try:
                 data = _read(path, expected)
             except (FileNotFoundError, NotADirectoryError):
@@ -248,11 +258,9 @@ def _keep(raw: Path, folder: Path) -> list[str]:
 
     A good file that is there already stays.
     """
-    from torchvision.datasets import MNIST
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, md5 in MNIST.resources:
+        for name, md5 in ((f"{stem}.gz", packed) for stem, (packed, _) in MD5.items()):
             if not _is_good(folder / name, md5):
                 with tempfile.TemporaryDirectory(dir=folder) as part:
                     os.replace(shutil.copy(raw / name, part), folder / name)

@@ -16,6 +16,9 @@ THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 	same = os.stat(sys.argv[1]).st_dev == os.stat('.venv').st_dev; print('' if same else '--link-mode=copy')
 
+# `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
+given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
+
 .PHONY: help run test lab refresh stamp lint bench constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
@@ -26,9 +29,10 @@ help:
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
-	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main)"
+	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main; REPO= takes it out)"
 	@echo "make constraints  choose the newest versions of all packages anew"
-	@echo "PYTHON=python3.12 names the interpreter; CONSTRAINTS= installs the newest versions."
+	@echo "PYTHON=python3.12 names the interpreter, CONSTRAINTS= installs the newest versions: both when"
+	@echo ".venv is made, so remove .venv first."
 
 run: $(INSTALLED)
 	@$(PY) -m tools.execute run $(NAMES)
@@ -43,7 +47,7 @@ refresh: stamp
 	@$(PY) -m tools.execute refresh $(NAMES)
 
 stamp: $(INSTALLED)
-	@$(PY) -m tools.stamp $(if $(REPO),--repo='$(REPO)') $(if $(REF),--ref='$(REF)')
+	@$(PY) -m tools.stamp $(call given,REPO,repo) $(call given,REF,ref)
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet . \

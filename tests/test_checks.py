@@ -38,11 +38,15 @@ def newton(f, x, sign=-1):
     return x + sign * slope / torch.autograd.grad(slope, x)[0]
 
 
-def training_step(model, X, y, lr, sign=-1, empty=True, first=False):
+def training_step(
+    model, X, y, lr, sign=-1, empty=True, first=False, probabilities=False, parameters=2
+):
     loss = F.binary_cross_entropy_with_logits(model(X), y)
+    if probabilities:
+        loss = F.binary_cross_entropy(torch.sigmoid(model(X)), y)
     loss.backward()
     with torch.no_grad():
-        for p in model.parameters():
+        for p in list(model.parameters())[:parameters]:
             p.grad = torch.zeros_like(p) if first else p.grad
             p += sign * lr * p.grad
             p.grad = None if empty else p.grad
@@ -68,7 +72,11 @@ ATTEMPTS = [
     ("1.2", derivative, "correct"),
     ("1.2", lambda f, x: derivative(f, x, torch.mean), "factor n"),
     ("1.2", lambda f, x: 2 * derivative(f, x), "accumulated"),
-    ("1.2", derivative_into_grad, "x.grad is filled"),
+    ("1.2", derivative_into_grad, "raised RuntimeError"),
+    ("1.2", lambda f, x: derivative_into_grad(f, x.requires_grad_()), "x is changed"),
+    ("1.2", lambda f, x: torch.autograd.grad(f(x).sum(), x)[0], "raised RuntimeError"),
+    ("1.2", lambda f, x: 3 * x**2 - 3, "the numbers are not"),
+    ("1.2", lambda f, x: (derivative(f, x),), "return one tensor"),
     ("1.2", lambda f, x: derivative(f, x, lambda t: t), "raised RuntimeError"),
     ("1.3", jacobian, "correct"),
     ("1.3", lambda f, x: jacobian(f, x).T, "transposed"),
@@ -93,6 +101,13 @@ ATTEMPTS = [
     ("5.3", lambda *a: training_step(*a, empty=False), "empty .grad"),
     ("5.3", lambda *a: training_step(*a, first=True), "nothing moves"),
     ("5.3", lambda *a: training_step(*a) and None, "return the loss"),
+    ("5.3", lambda m, X, y, lr: training_step(m, X, y, 1.0), "learning rate is missing"),
+    ("5.3", lambda m, X, y, lr: training_step(m, X, y, 7 * lr), "factor n"),
+    ("5.3", lambda *a: training_step(*a, probabilities=True), "the numbers are not"),
+    ("5.3", lambda *a: training_step(*a, parameters=1), "the numbers are not"),
+    ("5.2", lambda z, y: (z[:, 0].round() == y).double().mean(), "the numbers are not"),
+    ("5.2", lambda z, y: ((torch.sigmoid(z[:, 0]) > 0) == y).double().mean(), "the numbers are"),
+    ("5.4", lambda p, a: confusion(1 - p, 1 - a), "the numbers are not"),
     ("5.4", confusion, "correct"),
     ("5.4", lambda p, a: confusion(p, a).T, "reverse"),
     ("5.4", lambda p, a: confusion(p, a) / len(a), "give counts"),
@@ -123,11 +138,20 @@ def test_check_never_raises(exercise, attempt, capsys):
     assert "correct" not in line
 
 
-def test_check_prints_the_same_line_twice(capsys):
-    check("1.1", lambda x: 8 * x**3)
-    check("1.1", lambda x: 8 * x**3)
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == second
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_check_asks_the_same_every_time_and_away_from_0_and_1(exercise):
+    asked = [[], []]
+    for questions in asked:
+        check(exercise, lambda *args, q=questions: q.extend(a for a in args if torch.is_tensor(a)))
+    assert all(map(torch.equal, *asked))
+    if exercise.startswith("1."):
+        size = torch.cat([x.detach().flatten().abs() for x in asked[0]])
+        assert size.min() > 0.2 and (size - 1).abs().min() > 0.2
+
+
+def test_unknown_exercise_is_named(capsys):
+    check("9.9", lambda: None)
+    assert "no exercise of this name" in capsys.readouterr().out
 
 
 def test_numerical_gradient_is_the_gradient():
@@ -143,6 +167,11 @@ def test_numerical_gradient_refuses_a_wrong_one(wrong):
     assert relative_error(wrong(X64), numerical) > 0.1
 
 
+def test_numerical_gradient_of_a_transposed_tensor():
+    x = torch.arange(1.0, 7.0).view(2, 3).T
+    assert relative_error(numerical_gradient(lambda x: (x**2).sum(), x), 2 * x) < 1e-9
+
+
 def test_relative_error_of_equal_zero_and_other_shapes():
     zero = torch.zeros(3)
     assert relative_error(zero, zero) == 0
@@ -152,3 +181,10 @@ def test_relative_error_of_equal_zero_and_other_shapes():
     )
     with pytest.raises(ValueError, match="one shape"):
         relative_error(zero, zero[:, None])
+
+
+def test_check_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    for exercise in EXERCISES:
+        check(exercise, lambda *args: None)
+    assert torch.equal(state, torch.get_rng_state())

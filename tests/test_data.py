@@ -563,7 +563,7 @@ def tiny(count):
     return data.Digits(X[:count], y[:count], X[count:], y[count:], "a test")
 
 
-def test_parity_splits_are_disjoint_and_labelled():
+def test_parity_splits_are_disjoint_and_labeled():
     digits = tiny(100)
     train, val, test = data.load_parity(digits, seed=0, num_train=60, num_val=20)
     assert [len(split.y) for split in (train, val, test)] == [60, 20, 3]

@@ -23,7 +23,7 @@ from test_structure import RULES
 Gate = tuple[dict[str, str], str]
 CONFTEST = Path(__file__).parents[1] / "conftest.py"
 OPTIONS = (
-    "-m pytest --nbval -n 1 --dist loadfile --continue-on-collection-errors"
+    "-m pytest --nbval --nbval-cell-timeout 5 -n 1 --dist loadfile --continue-on-collection-errors"
     " -p no:cacheprovider --color no --junitxml report.xml"
 )
 
@@ -113,6 +113,7 @@ NOTEBOOKS = {
         cell(COUNT, out("98"), tags=("mnist",)),
     ],
     "empty": [],
+    "endless": [cell("import time; time.sleep(60)")],
 }
 
 
@@ -153,6 +154,10 @@ def test_broken_cell_is_refused(gate: Gate, number: int) -> None:
 
 def test_empty_notebook_is_refused(gate: Gate) -> None:
     assert "no code cell" in gate[0]["empty.ipynb"]
+
+
+def test_endless_cell_is_refused(gate: Gate) -> None:
+    assert "lost the kernel: A cell timed out" in gate[0]["endless.ipynb Cell 0"]
 
 
 def test_without_mnist_only_tagged_outputs_are_not_compared(
@@ -198,6 +203,13 @@ SPOILED: dict[str, Callable[[NotebookNode], object]] = {
     "not 4.5": lambda nb: nb.update(nbformat_minor=4),
     "ids are not unique": lambda nb: nb.cells[1].update(id=nb.cells[3].id),
     "not kernelspec": lambda nb: nb.metadata.update(widgets={}),
+    "kernelspec {": lambda nb: nb.metadata.kernelspec.update(name="ir"),
+    "has another number": lambda nb: nb.cells[5].outputs.append(
+        v4.new_output("execute_result", execution_count=99)
+    ),
+    "widget": lambda nb: nb.cells[5].outputs.append(
+        v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}})
+    ),
     "not just a name": lambda nb: nb.metadata.language_info.update(version="3.12"),
     "timing in cell metadata": lambda nb: nb.cells[3].metadata.update(execution={}),
     "execution counts": lambda nb: nb.cells[3].update(execution_count=None),

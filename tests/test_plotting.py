@@ -88,8 +88,3 @@ def test_setup_seeds_and_every_color_has_its_own_dash():
     cycle = plt.rcParams["axes.prop_cycle"].by_key()
     assert len(set(cycle["color"])) == len(set(cycle["linestyle"])) == 4
     assert plt.rcParams["font.size"] >= 12
-
-
-def test_places_exist():
-    assert (course.ROOT / "utils" / "course.py").is_file()
-    assert course.FIGURES_DIR.is_dir()

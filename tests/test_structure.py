@@ -29,7 +29,10 @@ SMELLS = {
     "warning": r":\d+: \w*Warning\b",
     "more than 6 decimals": r"\d\.\d{7,}",
 }
-BRITISH = r"colour|normalis|optimis[ei]|labell|behaviour|\bgrey|centre|visualis"
+BRITISH = (
+    r"colour|favour|behaviour|(label|model|travel)l(ed|ing)|\bgrey|centre|analys(e[ds]?\b|ing)"
+    r"|(normal|optim|visual|recogn|vector|minim|maxim|initial|regular|summar)is(e|ing|ation)"
+)
 RED_OR_GREEN = r"^(c|\w*colors?)=.*'(red|green|r|g)'"
 SLIDE_TYPES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 

@@ -28,15 +28,15 @@ url, ref, here = "<url>", "<ref>", Path.cwd()
 places = [here, *here.parents, here / "course"]
 root = next((p for p in places if (p / "utils/course.py").is_file()), None)
 if root is None:  # the notebook was opened alone, as in Colab
-    with TemporaryDirectory(dir=here) as half:  # nothing half-made stays behind
-        clone = ["git", "clone", "-q", "--depth", "1", "--branch", ref, url, half + "/course"]
-        env = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
-        try:
+    try:
+        with TemporaryDirectory(dir=here) as half:  # nothing half-made stays behind
+            clone = ["git", "clone", "-q", "--depth", "1", "--branch", ref, url, half + "/course"]
+            env = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
             subprocess.run(clone, check=True, capture_output=True, text=True, env=env)
             root = Path(half, "course").rename(here / "course")
-        except (OSError, subprocess.CalledProcessError) as error:
-            fix = "Copy the course's folder utils beside this notebook and run this cell again"
-            raise RuntimeError(f"No course: {getattr(error, 'stderr', error)}\\n{fix}") from None
+    except (OSError, subprocess.CalledProcessError) as error:
+        fix = "Copy the course's folder utils beside this notebook and run this cell again"
+        raise RuntimeError(f"git clone: {getattr(error, 'stderr', '') or error}\\n{fix}") from None
 sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]
 if Path(getattr(sys.modules.get("utils"), "__file__", None) or "").parent != root / "utils":
     for name in [m for m in sys.modules if m.split(".")[0] == "utils"]:
@@ -117,9 +117,10 @@ def main() -> None:
     parser.add_argument("--repo", help="owner/name on GitHub; '' for no address")
     parser.add_argument("--ref", default=course.REPO_REF, help="branch or tag")
     args = parser.parse_args()
-    if args.repo and not re.fullmatch(r"[A-Za-z0-9-]+/[\w.-]+", args.repo, re.ASCII):
+    repo = r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.+$)[\w.-]+(?<!\.git)"
+    if args.repo and not re.fullmatch(repo, args.repo, re.ASCII):
         sys.exit(f"REPO must look like owner/name, not {args.repo!r}; nothing was written")
-    if not re.fullmatch(r"\w[\w./-]*", args.ref, re.ASCII):
+    if not re.fullmatch(r"\w+([./-]\w+)*", args.ref, re.ASCII):
         sys.exit(f"REF must be the name of a branch or tag, not {args.ref!r}; nothing was written")
     url = course.REPO_URL if args.repo is None else args.repo and GITHUB + args.repo
     texts = stamp_all(url, args.ref)

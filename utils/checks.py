@@ -17,7 +17,7 @@ def numerical_gradient(f: Callable[[Tensor], Tensor], x: Tensor, h: float = 1e-5
     1e-16 |f| / h, so near 1e-10 at the default h for values near 1. Shape: that of `x`.
     Source: Nocedal and Wright, Numerical Optimization, section 8.1.
     """
-    x = x.detach().double()
+    x = x.detach().double().contiguous()
     gradient = torch.zeros_like(x)
     for i in range(x.numel()):
         step = torch.zeros_like(x)
@@ -45,9 +45,9 @@ def check(exercise: str, attempt: Callable) -> None:
     formula cannot give the right number. Whatever `attempt` does, `check` does not raise.
     """
     try:
-        verdict = EXERCISES[exercise](attempt) or "correct"
+        verdict = EXERCISES.get(exercise, _no_such_exercise)(attempt) or "correct"
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0][:120]
         verdict = f"your code raised {type(error).__name__}: {reason}"
     print(f"Exercise {exercise}: {verdict}")
 
@@ -63,6 +63,8 @@ def _compare(got: object, want: Tensor, slips: dict[str, Tensor] | None = None) 
     """Return None where `got` equals `want`, else the name of the wrong value that it equals."""
     if got is None or got is ...:
         return NOT_DONE
+    if isinstance(got, (tuple, list)):
+        return "return one tensor, not several: take [0], or torch.stack them"
     got = torch.as_tensor(got).detach().double()
     usual = {
         "the sign is flipped": -want,
@@ -76,6 +78,10 @@ def _compare(got: object, want: Tensor, slips: dict[str, Tensor] | None = None) 
     if got.shape != want.shape:
         return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}"
     return "the shape is right, the numbers are not"
+
+
+def _no_such_exercise(attempt: Callable) -> Verdict:
+    return f"there is no exercise of this name; there are {', '.join(EXERCISES)}"
 
 
 def _polynomial(x: Tensor) -> Tensor:
@@ -93,13 +99,14 @@ def _derivative_by_hand(attempt: Callable) -> Verdict:
 
 
 def _derivative_of_any(attempt: Callable) -> Verdict:
-    x = _random(6).requires_grad_()
-    want = 3 * x**2 - 3
-    slips = {"too small by the factor n: take the sum over the points, not the mean": want / 6}
-    verdict = _compare(attempt(lambda t: t**3 - 3 * t, x), want, slips)
-    if verdict is None and x.grad is not None:
-        return "right, but the caller's x.grad is filled, and a second call would add to it"
-    return verdict
+    x = _random(6)
+    for f, want in (lambda t: t**3 - 3 * t, 3 * x**2 - 3), (torch.sin, torch.cos(x)):
+        slips = {"too small by the factor n: sum over the points, no mean": want / 6}
+        if verdict := _compare(attempt(f, x), want, slips):
+            return verdict
+        if x.requires_grad or x.grad is not None:
+            return "right, but the caller's x is changed: work on a copy of it"
+    return _compare(attempt(torch.sin, x.clone().requires_grad_()), torch.cos(x))
 
 
 def _jacobian_by_rows(attempt: Callable) -> Verdict:
@@ -109,6 +116,7 @@ def _jacobian_by_rows(attempt: Callable) -> Verdict:
     slips = {
         "row i holds the sum of rows 0 to i: .grad accumulates from pass to pass": want.cumsum(0),
         "the rows are added up: take one backward pass per output": want.sum(0),
+        "all rows are one tensor that accumulated: stack copies of .grad": want.sum(0).expand(2, 3),
     }
     return _compare(
         attempt(lambda t: torch.stack([t.prod(), t[0] ** 2 - t[2] ** 3]), x), want, slips
@@ -139,8 +147,9 @@ def _logistic_gradient(attempt: Callable) -> Verdict:
 
 
 def _accuracy(attempt: Callable) -> Verdict:
-    logits = torch.tensor([[0.3], [-1.2], [0.2], [2.5], [-0.4], [0.1], [-3.0], [0.8]]).double()
-    y = torch.tensor([1, 0, 1, 1, 1, 0, 0, 1]).double()
+    logits = torch.tensor([0.3, -1.2, 0.2, 2.5, -0.4, 0.1, -2.1, -3.0, 0.8, -0.2, -0.7])[:, None]
+    y = torch.tensor([1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 0])
+    logits, y = logits.double(), y.double()
     odd = logits[:, 0] > 0
     slips = {
         "(n, 1) against (n,) compares every image with every label": ((logits > 0) == y),
@@ -154,30 +163,39 @@ def _accuracy(attempt: Callable) -> Verdict:
 
 def _training_step(attempt: Callable) -> Verdict:
     X, y, lr = _random(7, 3), torch.tensor([1, 0, 0, 1, 0, 1, 1]).double(), 0.5
-    model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.Flatten(0)).double()
-    w, total = model[0].weight, torch.zeros(1, 3)
+    X[0] *= -60  # surely wrong: its probability rounds to 0 or 1
+    with torch.random.fork_rng():
+        model = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)).double()
+    theta = torch.cat([_random(3), torch.tensor([-0.4])])
+    nn.utils.vector_to_parameters(theta.clone(), model.parameters())
+    total = torch.zeros(4)
     for _ in range(2):
-        start, loss = w.detach().clone(), F.binary_cross_entropy_with_logits(model(X), y)
-        (gradient,) = torch.autograd.grad(loss, w)
-        total = total + gradient
+        start, loss = theta, F.binary_cross_entropy_with_logits(model(X), y)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        gradient = nn.utils.parameters_to_vector(gradients)
+        total, theta = total + gradient, start - lr * gradient
         slips = {
             "the sign of the update is flipped: the loss rises": start + lr * gradient,
-            "nothing moves: is .grad emptied before the update?": start,
+            "nothing moves: update in place, after backward, before emptying .grad": start,
             "the second step adds the first gradient again: empty .grad": start - lr * total,
+            "the learning rate is missing": start - gradient,
+            "the step is too long by the factor n: the loss is a mean": start - 7 * lr * gradient,
         }
         returned = attempt(model, X, y, lr)
-        if returned is None and torch.equal(w, start):
+        got = nn.utils.parameters_to_vector(model.parameters()).detach()
+        if returned is None and torch.equal(got, start):
             return NOT_DONE
-        verdict = _compare(w, start - lr * gradient, slips)
-        if verdict or returned is None or _compare(returned, loss):
-            return verdict or "the step is right; return the loss from before it"
+        if verdict := _compare(got, theta, slips):
+            return verdict
+        if returned is None or _compare(returned, loss):
+            return "the step is right; return the loss from before it"
     return None
 
 
 def _confusion(attempt: Callable) -> Verdict:
-    actual = torch.tensor([0, 0, 0, 0, 1, 1, 1, 0, 1, 0])
-    predicted = torch.tensor([0, 1, 0, 1, 1, 0, 1, 1, 1, 0])
-    want = torch.tensor([[3, 3], [1, 3]])
+    actual = torch.tensor([0, 0, 0, 0, 1, 1, 1, 0, 0, 0])
+    predicted = torch.tensor([0, 1, 0, 1, 1, 0, 1, 1, 0, 0])
+    want = torch.tensor([[4, 3], [1, 2]])
     slips = {
         "rows are the actual class, columns the predicted one; here it is the reverse": want.T,
         "those are fractions: give counts": want / want.sum(),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_DIR = Path(os.environ.get("COURSE_DATA") or ROOT / "data").expanduser()
-FIGURES_DIR = ROOT / "figures"
 
 # Written by `make stamp REPO=owner/name`; empty until the course has a public address.
 REPO_URL = ""

@@ -180,7 +180,7 @@ def _read_files(folder: Path) -> tuple[dict[str, bytes], dict[Path, tuple[str, s
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                bad[path] = expected, f"cannot be read ({error.strerror})"
+                bad[path] = expected, f"cannot be read ({error.strerror or error})"
             except ValueError as error:
                 bad[path] = expected, str(error)
             else:
@@ -265,8 +265,9 @@ def _keep(raw: Path, folder: Path) -> list[str]:
                 with tempfile.TemporaryDirectory(dir=folder) as part:
                     os.replace(shutil.copy(raw / name, part), folder / name)
     except OSError as error:
+        reason = error.strerror or error
         return [
-            f"The downloaded files could not be kept in {folder} ({error.strerror}), so the next "
-            "run downloads them again: set COURSE_DATA to a folder that you can write to."
+            f"The downloaded files could not be kept in {folder} ({reason}), so the next run "
+            "downloads them again: set COURSE_DATA to a folder that you can write to."
         ]
     return []

@@ -1,4 +1,4 @@
-"""Figures of one style: readable from the back row, in grey, and by a screen reader."""
+"""Figures of one style: readable from the back row, in gray, and by a screen reader."""
 
 import base64
 import io

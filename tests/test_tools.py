@@ -153,7 +153,11 @@ def test_interrupt_ends_in_one_line_without_half_files_or_kernels(tmp_path):
     for name in ("execute.py", "stamp.py"):
         (root / "tools" / name).write_bytes(Path(stamp.__file__).with_name(name).read_bytes())
     args = [sys.executable, "-m", "tools.execute", "run"]
-    process = subprocess.Popen(args, cwd=root, stdout=-1, stderr=-1, text=True)
+
+    def heed() -> None:  # a job in the background is born ignoring Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(args, cwd=root, stdout=-1, stderr=-1, text=True, preexec_fn=heed)
     marker = root / "notebooks/pid"
     wait(lambda: marker.exists() and marker.read_text().endswith("\n"))
     process.send_signal(signal.SIGINT)

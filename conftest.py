@@ -61,8 +61,8 @@ def comparable(outputs: list) -> list[Output]:
     return result
 
 
-def picture_problem(old: str, new: str) -> str:
-    """How two base64 PNG pictures differ, empty if they look alike."""
+def picture_problem(old: str, new: str, limit: float) -> str:
+    """How two base64 PNG pictures differ, empty if they look alike: RMS difference <= `limit`."""
     try:
         a, b = (
             np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"), float)
@@ -73,7 +73,7 @@ def picture_problem(old: str, new: str) -> str:
     if a.shape != b.shape:
         return f"sizes {a.shape[1::-1]} and {b.shape[1::-1]}"
     rms = np.sqrt(((a - b) ** 2).mean())
-    return f"RMS difference {rms:.1f} > {RMS_LIMIT} gray levels" if rms > RMS_LIMIT else ""
+    return f"RMS difference {rms:.1f} > {limit} gray levels" if rms > limit else ""
 
 
 def text_problem(old: str, new: str, names: tuple[str, str]) -> str:
@@ -83,7 +83,9 @@ def text_problem(old: str, new: str, names: tuple[str, str]) -> str:
     return "\n".join(line[:200] for line in diff[:15])
 
 
-def compare(old: list[Output], new: list[Output], names: tuple[str, str]) -> None:
+def compare(
+    old: list[Output], new: list[Output], names: tuple[str, str], limit: float = RMS_LIMIT
+) -> None:
     """Refuse the cell unless both lists have the same kinds and the same contents, in order."""
     kinds = [[kind for kind, _ in side] for side in (old, new)]
     if kinds[0] != kinds[1]:
@@ -93,7 +95,7 @@ def compare(old: list[Output], new: list[Output], names: tuple[str, str]) -> Non
     for (kind, a), (_, b) in zip(old, new, strict=True):
         for part in a:
             if part == "image/png":
-                problem = picture_problem(a[part], b[part])
+                problem = picture_problem(a[part], b[part], limit)
             else:
                 problem = text_problem(a[part], b[part], names)
             if problem:
@@ -155,8 +157,11 @@ def run_cell(item: IPyNbCell) -> None:
     """Run the cell twice and compare: first run with the stored outputs, second with the first.
 
     Without MNIST, cells tagged `mnist` need not give the stored outputs, only the same ones twice.
+    Cells tagged `measured` draw times, which differ from run to run: of their pictures, only size
+    and alternative text are compared.
     """
     tags = item.cell.metadata.get("tags", [])
+    limit = float("inf") if "measured" in tags else RMS_LIMIT
     if item.options["skip"] or not item.options["check"]:
         raise Refused("markers that skip or ignore are not allowed")
     if item.cell.execution_count is None:
@@ -165,9 +170,9 @@ def run_cell(item: IPyNbCell) -> None:
     if "mnist" in tags and item.parent.fallback:
         item.user_properties.append((NOT_COMPARED, len(stored)))
     else:
-        compare(stored, first, ("stored", "now"))
+        compare(stored, first, ("stored", "now"), limit)
     if "not-idempotent" not in tags:
-        compare(first, execute(item, count=False), ("first run", "second run"))
+        compare(first, execute(item, count=False), ("first run", "second run"), limit)
 
 
 def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:

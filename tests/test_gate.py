@@ -71,6 +71,7 @@ SOUND = {
     "semicolon": cell("1 + 1;"),
     "two prints": cell("print(1, flush=True)\nprint(2)", out("1\n2")),
     "picture within tolerance": cell(SHOW, fig(png(201))),
+    "picture of measured times": cell(SHOW, fig(png(100)), tags=("measured",)),
     "expected error": cell(RAISE, err("in-place"), tags=("raises-exception",)),
     "not idempotent, tagged": cell(COUNT, out("1"), tags=("not-idempotent",)),
     "inline figures": cell("import os; print(os.environ['MPLBACKEND'][-6:])", out("inline")),
@@ -79,6 +80,8 @@ BROKEN = {
     "wrong number": (cell("print(2 + 2)", out("5")), r"text differs.*-'5\\n'\n\+'4\\n'"),
     "wrong number, MNIST there": (cell("print(4)", out("5"), tags=("mnist",)), "text differs"),
     "wrong picture": (cell(SHOW, fig(png(100))), "RMS difference 86.6 > 2.0"),
+    "measured, other text": (cell(SHOW, fig(png(9), "no"), tags=("measured",)), "metadata"),
+    "measured, other size": (cell(SHOW, fig(png(200, 9)), tags=("measured",)), "sizes"),
     "other size": (cell(SHOW, fig(png(200, 9))), "sizes"),
     "no picture stored": (cell(SHOW, fig("")), "not a picture"),
     "other alternative text": (cell(SHOW, fig(png(200), "circle")), "metadata differs"),
@@ -227,6 +230,7 @@ SPOILED: dict[str, Callable[[NotebookNode], object]] = {
     "more than 2 cells": lambda nb: [
         nb.cells[n].metadata.update(tags=["not-idempotent"]) for n in (5, 7, 9)
     ],
+    "more than 1 cell": lambda nb: [nb.cells[n].metadata.update(tags=["measured"]) for n in (5, 7)],
     "shorter than 40": lambda nb: nb.cells[3].outputs[0].metadata["image/png"].update(alt="A"),
     "not the alternative text": lambda nb: nb.cells[3].outputs[0].data.pop("text/plain"),
     "not a PNG": lambda nb: nb.cells[3].outputs[0].data.update({"image/png": "AAAA"}),

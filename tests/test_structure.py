@@ -152,6 +152,8 @@ def errors_are_wanted(nb: NotebookNode) -> Problems:
             yield f"In[{number}]: markers that skip or ignore"
     if sum("not-idempotent" in tags(cell) for cell in nb.cells) > 2:
         yield "more than 2 cells are not-idempotent"
+    if sum("measured" in tags(cell) for cell in nb.cells) > 1:
+        yield "more than 1 cell draws measured times, which are not compared"
 
 
 def pictures_are_described(nb: NotebookNode) -> Problems:

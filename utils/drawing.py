@@ -1,0 +1,442 @@
+"""A computational graph as a picture: values forward in blue, gradients backward in vermilion.
+
+Tensors stand in layers, and an edge has a place of its own in every layer between its ends: so
+nothing runs through anything else. Lengths are in points. A point is (along, across): how far
+along the forward pass, and how far across it.
+"""
+
+import re
+import textwrap
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import networkx as nx
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
+from torch import Tensor
+
+from utils.graph import Graph, GraphEdge, GraphNode, backward_table, short
+from utils.plotting import BLUE, VERMILION
+
+BLUE_TEXT, VERMILION_TEXT, GRAY, INK = "#00639C", "#A84300", "#555555", "#1A1A1A"
+BLUE_BAND, VERMILION_BAND, WHITE = "#E3F0F9", "#FCE9DC", "#FFFFFF"
+DASH = (0, (3, 1.5))  # of the arrows backward
+SLIDE = (921.6, 518.4)  # 1280 × 720 pixels at 100 dots per inch
+SMALL, LARGE = 13, 16  # sizes of type
+LANE = 28  # from the forward to the backward arrow of an edge
+HEAD, BADGE, PAD, GAP, MARGIN = 11, 14, 4, 20, 8
+KEY = (366, 26, 210)  # the legend: its width, its height under a graph, its room beside it
+
+Point = tuple[float, float]
+
+
+@dataclass
+class _Line:
+    """A line of text, the color behind it, its least height, and the room it takes."""
+
+    text: str
+    color: str
+    size: float = LARGE
+    band: str = ""
+    height: float = 26
+
+    def __post_init__(self):
+        scratch = Figure((0.1, 0.1), dpi=100).text(0, 0, self.text, font=_font(self.size))
+        box = scratch.get_window_extent()
+        self.width = float(box.width) * 0.72 + 6
+        self.height = max(self.height, float(box.height) * 0.72 + 5)
+
+
+@dataclass(eq=False)
+class _Place:
+    """Room in a layer: for a tensor's box, or for an edge, maybe with its label."""
+
+    layer: int
+    lines: list[_Line]
+    down: bool
+    side: int = 0  # of an edge: 1 if its forward arrow comes before the backward one, else -1
+    adds_up: bool = False  # of a tensor: more than one gradient arrives
+    near: list["_Place"] = field(default_factory=list)
+    across: float = 0
+    at: Point = (0, 0)  # the middle of the lines
+
+    def __post_init__(self):
+        pad = 2 * PAD if self.lines else 0
+        width = max((line.width for line in self.lines), default=0) + pad
+        height = sum(line.height for line in self.lines) + pad
+        self.size = [height, width] if self.down else [width, height]
+
+    def shift(self, axis: int = 1) -> float:
+        """Return how far a label's middle is from the middle between its arrows."""
+        return LANE / 2 + max(0, self.size[axis] / 2 - LANE + 6)
+
+    def reach(self, end: int) -> float:
+        """Return how far a place reaches across, before (-1) or after (1) its middle."""
+        if end == self.side:
+            return self.shift() + self.size[1] / 2
+        return LANE / 2 + 4 if self.side else self.size[1] / 2
+
+    def fan(self, step: int) -> list["_Place"]:
+        """Return the places of its edges in the next layer (1) or in the one before (-1)."""
+        return [place for place in self.near if place.layer == self.layer + step]
+
+
+def draw_graph(
+    graph: Graph, ax: Axes | None = None, *, direction: str = "right", backward: bool = True
+) -> tuple[Figure, str]:
+    """Return the figure with a graph's picture, and the text that says the same in words.
+
+    The forward pass runs to the right or down; a chain too long for a slide is folded. With
+    `backward=False` there are values only. In `ax`, if there is one, the picture is made to fit.
+    """
+    if direction not in ("right", "down"):
+        raise ValueError(f'direction is "right" or "down", not {direction!r}')
+    down = direction == "down"
+    layers, routes = _places(graph, down, backward)
+    _order(layers)
+    _level(layers, routes)
+    ways = _lay_out(layers, routes)
+    if len(layers) == 2 * len(routes) + 1 and layers[-1][0].at[0] > SLIDE[down]:
+        ways = _fold([row[0] for row in layers], SLIDE[::-1] if down else SLIDE)
+    places = [place for row in layers for place in row if place.lines]
+    arrows = _arrows(routes, ways, backward)
+    return _draw(places, arrows, ax, down, backward), _describe(graph, backward)
+
+
+def _font(size: float) -> FontProperties:
+    return FontProperties(size=size, math_fontfamily="cm")
+
+
+def _symbol(name: str) -> str:
+    """Return a name in TeX: z1 and s_2 have indices, names of several letters are upright."""
+    base, digits = re.fullmatch(r"(.*?)(?:_?(\d+))?", name).groups()
+    base = base if len(base) == 1 else rf"\mathrm{{{base}}}".replace("_", r"\_")
+    return base if digits is None else f"{base}_{{{digits}}}"
+
+
+def _partial(above: GraphNode, below: GraphNode, down: bool) -> str:
+    """Return the symbol of a derivative: a fraction, or in one line where height is scarce."""
+    over, under = (rf"\partial {_symbol(node.name)}" for node in (above, below))
+    return f"{over} / {under}" if down else rf"\dfrac{{{over}}}{{{under}}}"
+
+
+def _numbers(t: Tensor) -> str:
+    """Return a tensor's entries in TeX, or nothing if they are too many."""
+    text = short(t)
+    if "×" in text or "numbers" in text or len(text) > 23:
+        return ""
+    text = re.sub(r"e\+?(-?)0*(\d+)", r" \\cdot 10^{\1\2}", text)
+    return re.sub(r"\b(nan|inf)\b", r"\\mathrm{\1}", text).replace("-", "{-}")
+
+
+def _space(t: Tensor) -> str:
+    sizes = r"{\times}".join(map(str, t.shape))
+    return rf" \in \mathbb{{R}}^{{{sizes}}}" if sizes else ""
+
+
+def _box_lines(node: GraphNode, output: GraphNode, down: bool, backward: bool) -> list[_Line]:
+    """Return what a tensor's box shows: title, name and formula, value and shape, gradient."""
+    title, name = node.title, _symbol(node.name)
+    if len(title) > 20:  # PyTorch's long names
+        title = textwrap.fill(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", title), 20)
+    formula = f"${name} = {node.formula}$" if node.formula else f"${name}$"
+    lines = [_Line(title, GRAY, SMALL, height=20), _Line(formula, INK)]
+    if node.value is not None:
+        numbers = _numbers(node.value)
+        value = (rf"\mathbf{{{numbers}}}" if numbers else name) + _space(node.value)
+        lines.append(_Line(f"${value}$", BLUE_TEXT, band=BLUE_BAND))
+    if backward:
+        total, parts = _numbers(node.grad), " + ".join(map(_numbers, node.parts))
+        text = rf" = \mathbf{{{total}}}" if total else _space(node.grad)
+        if total and len(node.parts) > 1 and len(node.parts) * node.grad.numel() <= 4:
+            text = " = " + parts.replace("+ {-}", "- ") + text
+        text = f"${_partial(output, node, down)}{text}$"
+        lines.append(_Line(text, VERMILION_TEXT, LARGE, VERMILION_BAND, 26 if down else 43))
+    return lines
+
+
+def _label_lines(edge: GraphEdge, down: bool) -> list[_Line]:
+    """Return the local derivative of an edge: its label, and its number or its shape."""
+    numbers, scalar = _numbers(edge.local), edge.local.numel() == 1
+    variable = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", edge.label))
+    if edge.label and not (scalar and variable) or not scalar and "I" not in numbers:
+        numbers = ""
+    symbol = _partial(edge.target, edge.source, down)
+    text = " = ".join(part for part in (symbol, edge.label, numbers) if part)
+    shape = "" if scalar else _space(edge.local)
+    return [
+        _Line(f"${t}$", VERMILION_TEXT) for t in ([text + shape] if down else [text, shape]) if t
+    ]
+
+
+def _describe(graph: Graph, backward: bool) -> str:
+    """Return the picture in words, in one paragraph."""
+    f = graph.output.name
+    if backward:
+        shown = "values forward, gradients backward, local derivatives on the arrows. Backward"
+        lines = backward_table(graph).splitlines()
+        return f"The computational graph of {f}: {shown}: {_one_line(lines)}."
+    lines = []
+    for node in reversed(graph.nodes):
+        sources = [edge.source.name for edge in graph.edges if edge.target is node]
+        value = "" if node.value is None else short(node.value)
+        what = " = ".join(part for part in (node.name, node.formula, value) if part)
+        lines.append(f"{node.title}: {what}" + (f", from {', '.join(sources)}" if sources else ""))
+    return f"The computational graph of {f}: values forward, {_one_line(lines)}."
+
+
+def _one_line(lines: list[str]) -> str:
+    return "; ".join(" ".join(line.split()) for line in lines)
+
+
+def _places(graph: Graph, down: bool, backward: bool) -> tuple[list, list]:
+    """Return the layers, and the places each edge leads through, from source to target.
+
+    Tensors stand in the even layers, as near to the output as their uses allow.
+    """
+    index = {id(node): i for i, node in enumerate(graph.nodes)}
+    dag = nx.DiGraph((index[id(edge.target)], index[id(edge.source)]) for edge in graph.edges)
+    dag.add_node(0)
+    generations = list(nx.topological_generations(dag))[::-1]
+    layers = [[] for _ in range(2 * len(generations) - 1)]
+    boxes, routes = {}, []
+    for k, generation in enumerate(generations):
+        for i in sorted(generation, reverse=True):
+            lines = _box_lines(graph.nodes[i], graph.output, down, backward)
+            several = backward and len(graph.nodes[i].parts) > 1
+            boxes[i] = _Place(2 * k, lines, down, adds_up=several)
+            layers[2 * k].append(boxes[i])
+    for edge in reversed(graph.edges):
+        u, v = boxes[index[id(edge.source)]], boxes[index[id(edge.target)]]
+        route = [u]
+        for k in range(u.layer + 1, v.layer):
+            labeled = backward and 2 * k == u.layer + v.layer
+            route.append(_Place(k, _label_lines(edge, down) if labeled else [], down, 1))
+            layers[k].append(route[-1])
+        routes.append([*route, v])
+    for p, q in (pair for route in routes for pair in pairwise(route)):
+        p.near.append(q)
+        q.near.append(p)
+    return layers, routes
+
+
+def _order(layers: list[list[_Place]]) -> None:
+    """Sort the places of the even layers by the mean of their neighbors: then few edges cross."""
+    for step in (1, -1, 1, -1, 1):
+        for k, row in list(enumerate(layers))[::step]:
+            for p in row:
+                mates = p.fan(-step) or [p]
+                p.across = sum(q.across for q in mates) / len(mates)
+            row.sort(key=lambda p: p.across)
+            for i, p in enumerate(row if k % 2 == 0 else []):
+                p.across = i - (len(row) - 1) / 2
+    tallest = max(map(len, layers[::2]))
+    for row in layers[-3::-2]:  # shorter layers move towards what they lead to
+        jumps = [q.across - p.across for p in row for e in p.fan(1) for q in e.fan(1)]
+        room = (tallest - len(row)) / 2
+        for p in row:
+            p.across += max(-room, min(room, sum(jumps) / len(jumps)))
+
+
+def _level(layers: list[list[_Place]], routes: list[list[_Place]]) -> None:
+    """Set how far across all is: tensors on a grid, each edge level with an end it has alone."""
+    for row in layers[1::2]:
+        for p in row:
+            firm = [q for q in p.near if q.side or len(q.fan(p.layer - q.layer)) == 1][:1] or p.near
+            p.across = sum(q.across for q in firm) / len(firm)
+        row.sort(key=lambda p: p.across)
+        for i, p in enumerate(row):
+            p.across += 1e-6 * i  # no two are the same
+    for route in routes:
+        for fan, p in ((route[-1].fan(-1), route[-2]), (route[0].fan(1), route[1])):
+            fan.sort(key=lambda p: p.across)
+            for q in route[1:-1] if len(fan) > 1 else []:
+                q.side = 1 if 2 * fan.index(p) < len(fan) else -1
+    for box in (route[end] for route in routes for end in (0, -1)):
+        arrows = 2 * max(len(box.fan(1)), len(box.fan(-1)))
+        box.size[1] = max(box.size[1], LANE * (arrows - 2) + HEAD)
+    pairs = (pair for row in layers[::2] for pair in pairwise(row))
+    pitch = max((p.reach(1) + q.reach(-1) for p, q in pairs), default=0) + GAP
+    for p in (p for row in layers for p in row):
+        p.across *= pitch
+    for row in layers[1::2]:
+        _spread(row)
+
+
+def _spread(row: list[_Place]) -> None:
+    """Move places apart: the mean of pushing from the first to the last, and back."""
+    low, high = [row[0].across], [row[-1].across]
+    for p, q in pairwise(row):
+        low.append(max(q.across, low[-1] + p.reach(1) + GAP / 2 + q.reach(-1)))
+    for p, q in pairwise(row[::-1]):
+        high.append(min(q.across, high[-1] - p.reach(-1) - GAP / 2 - q.reach(1)))
+    for p, a, b in zip(row, low, high[::-1], strict=True):
+        p.across = (a + b) / 2
+
+
+def _ports(box: _Place, step: int) -> dict[_Place, float]:
+    """Return how far across each edge meets a box: two gradients that add up, at one point."""
+    fan = sorted(box.fan(step), key=lambda p: p.across)
+    shifts = [0.0]
+    for p, q in pairwise(fan):
+        shifts.append(shifts[-1] + (LANE if p.side > q.side else 2 * LANE))
+    return {p: box.across + shift - shifts[-1] / 2 for p, shift in zip(fan, shifts, strict=False)}
+
+
+def _lay_out(layers: list[list[_Place]], routes: list[list[_Place]]) -> list[tuple]:
+    """Set the layers one after the other; return the way of each route, and its normal."""
+    spans, end = [], 0.0
+    for k, row in enumerate(layers):
+        jumps = [abs(p.across - q.across) for p in row for q in p.fan(-1)]
+        badge = 2 * BADGE if k % 2 and any(p.adds_up for p in layers[k - 1]) else 0
+        start = end + (HEAD + badge + min(max(12, max(jumps) / 2), 24) if k else 0)
+        end = start + max(p.size[0] for p in row)
+        spans.append((start, end))
+        for p in row:
+            p.at = ((start + end) / 2, p.across + p.side * p.shift())
+            if not p.side:
+                p.size[0] = end - start
+    ways = []
+    for u, *passed, v in routes:
+        a, c = spans[u.layer][1], _ports(u, 1)[passed[0]]
+        b, d = spans[v.layer][0], _ports(v, -1)[passed[-1]]
+        badge = 2 * BADGE if any(p.adds_up for p in layers[u.layer]) else 0
+        way = [(a, c), (a + badge + HEAD, c)]
+        way += [(along, p.across) for p in passed for along in spans[p.layer]]
+        ways.append(([*way, (b - HEAD, d), (b, d)], (0, passed[0].side)))
+    return ways
+
+
+def _fold(chain: list[_Place], room: Point) -> list[tuple]:
+    """Set a chain in lines to and fro, as many as fill the room best; return its ways."""
+    boxes, labels = chain[::2], chain[1::2]
+    box, gap = ([max(p.size[i] for p in part) for i in (0, 1)] for part in (boxes, labels))
+    step = [box[i] + gap[i] + 3 * HEAD for i in (0, 1)]
+
+    def scale(n: int) -> float:
+        return min(room[0] / (n * step[0]), room[1] / (-(-len(boxes) // n) * step[1]))
+
+    n = max(range(1, len(boxes) + 1), key=scale)
+    for i, p in enumerate(boxes):
+        line, k = divmod(i, n)
+        p.at, p.size = ((n - 1 - k if line % 2 else k) * step[0], line * step[1]), box
+    ways = []
+    for u, label, v in zip(boxes, labels, boxes[1:], strict=False):
+        (a, c), (b, d) = u.at, v.at
+        x, y = (b > a) - (b < a), (d > c) - (d < c)  # the direction
+        a, b, c, d = a + x * box[0] / 2, b - x * box[0] / 2, c + y * box[1] / 2, d - y * box[1] / 2
+        label.at = ((a + b) / 2 - y * label.shift(0), (c + d) / 2 + x * label.shift(1))
+        ways.append(([(a, c), (b, d)], (-y, x)))
+    return ways
+
+
+def _arrows(routes: list[list[_Place]], ways: list[tuple], backward: bool) -> list[tuple]:
+    """Return the arrows, backward ones first: whether it is one, and its points as Bézier curves.
+
+    They run on either side of an edge's way; they bend across only, from level to level.
+    """
+    forth, back = [], []
+    for (source, *_), (way, (x, y)) in zip(routes, ways, strict=True):
+        lane = LANE / 2 if backward else 0
+        forth.append([(a - x * lane, c - y * lane) for a, c in way])
+        back.append([(a + x * lane, c + y * lane) for a, c in way][::-1])
+        a, c = back[-1][-1]
+        back[-1][-1] = (a + 2 * BADGE * source.adds_up, c)
+    arrows = []
+    for is_back, points in [(True, p) for p in back if backward] + [(False, p) for p in forth]:
+        curve = points[:1]
+        for (a, c), (b, d) in pairwise(points):
+            bend = ((a + b) / 2, c), ((a + b) / 2, d)
+            curve += [*(bend if a != b else [(a, (c + d) / 2)] * 2), (b, d)]
+        arrows.append((is_back, curve))
+    return arrows
+
+
+def _draw(
+    places: list[_Place], arrows: list[tuple], ax: Axes | None, down: bool, backward: bool
+) -> Figure:
+    """Return the figure with everything drawn into `ax`, or into axes of its own."""
+    points = [point for _, curve in arrows for point in curve]
+    points += [
+        (p.at[0] + i * p.size[0], p.at[1] + i * p.size[1]) for p in places for i in (-0.5, 0.5)
+    ]
+    (first, *_, last), (before, *_, after) = map(sorted, zip(*points, strict=True))
+    pen = _Pen(ax, down, (first, last), (before, after + (KEY[2] if down else KEY[1])))
+    for is_back, curve in arrows:
+        pen.arrow(curve, is_back)
+    for p in places:
+        pen.box(p.at, p.size, p.lines, VERMILION if p.side else INK, WHITE)
+        if p.adds_up:
+            levels = sorted(c + LANE / 2 * q.side for q, c in _ports(p, 1).items())
+            at = (p.at[0] + p.size[0] / 2 + BADGE, (levels[0] + levels[-1]) / 2)
+            size = (2 * BADGE, 2 * BADGE + levels[-1] - levels[0])
+            pen.box(at, size, [_Line("+=", WHITE, SMALL)], VERMILION_TEXT, VERMILION_TEXT)
+    pen.legend(backward)
+    return pen.ax.figure
+
+
+class _Pen:
+    """Draws into axes in which the given ranges fit, in points times a scale."""
+
+    def __init__(self, ax: Axes | None, down: bool, along: Point, across: Point):
+        self.down = down
+        along, across = ((low - MARGIN, high + MARGIN) for low, high in (along, across))
+        x, y = (across, along) if down else (along, across)
+        narrow = max(0, KEY[0] - (x[1] - x[0])) / 2
+        x = (x[0] - narrow, x[1] + narrow)
+        if ax is None:
+            size = ((x[1] - x[0]) / 72, (y[1] - y[0]) / 72)
+            ax = plt.figure(figsize=size, layout="none").add_axes((0, 0, 1, 1))
+        ax.axis("off")
+        ax.figure.draw_without_rendering()  # now the axes have their final size
+        box = ax.get_window_extent()
+        unit = min(box.width / (x[1] - x[0]), box.height / (y[1] - y[0]))
+        width, height = box.width / unit / 2, box.height / unit / 2
+        ax.set(xlim=(sum(x) / 2 - width, sum(x) / 2 + width))
+        ax.set(ylim=(sum(y) / 2 + height, sum(y) / 2 - height))
+        self.ax, self.scale = ax, round(unit * 72 / ax.figure.dpi, 6)
+
+    def arrow(self, curve: list[Point], is_back: bool) -> None:
+        path = Path([p[::-1] if self.down else p for p in curve], [1] + [4] * (len(curve) - 1))
+        style = {"color": VERMILION, "linestyle": DASH} if is_back else {"color": BLUE}
+        size = {"linewidth": 2.4 * self.scale, "mutation_scale": 18 * self.scale}
+        self.ax.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", zorder=2, **size, **style))
+
+    def box(self, at: Point, size: Point, lines: list[_Line], edge: str, fill: str) -> None:
+        x, y = at[::-1] if self.down else at
+        width, height = size[::-1] if self.down else size
+        self._area(x, y, width, height, fc=fill, ec=edge, lw=1.2 * self.scale, zorder=3)
+        y -= sum(line.height for line in lines) / 2
+        for line in lines:
+            y += line.height / 2
+            if line.band:
+                self._area(x, y, width - PAD, line.height - 2, fc=line.band, ec="none", zorder=4)
+            font = _font(line.size * self.scale)
+            style = {"font": font, "color": line.color, "ha": "center", "va": "center"}
+            self.ax.text(x, y, line.text, zorder=5, **style)
+            y += line.height / 2
+
+    def _area(self, x: float, y: float, width: float, height: float, **style) -> None:
+        corner, shape = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=6"
+        self.ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, **style))
+
+    def legend(self, backward: bool) -> None:
+        styles = [(BLUE, "-", "values, forward"), (VERMILION, DASH, "gradients, backward")]
+        lines = [
+            Line2D([], [], color=color, linestyle=dash, linewidth=2.4 * self.scale, label=text)
+            for color, dash, text in styles[: 1 + backward]
+        ]
+        self.ax.legend(
+            handles=lines,
+            loc="upper right" if self.down else "lower center",
+            ncols=1 if self.down else 2,
+            prop=_font(SMALL * self.scale),
+            labelcolor=[BLUE_TEXT, VERMILION_TEXT][: len(lines)],
+            frameon=False,
+            handlelength=3,
+        )

@@ -1,10 +1,12 @@
 """The oracles refuse wrong gradients; every exercise's check names the slip it is shown."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from utils.checks import EXERCISES, check, numerical_gradient, relative_error
+from utils.graph import replay_backward
 
 X64 = torch.tensor([0.7, -1.3, 2.1], dtype=torch.float64)
 
@@ -62,6 +64,34 @@ def confusion(predicted, actual):
     return torch.bincount(2 * actual + predicted, minlength=4).reshape(2, 2)
 
 
+def table(**changed):
+    right = {"z1": -12, "z2": 9, "f": -3, "df_dz1": 1, "df_dz2": 1, "dz1_dx": -4, "dz1_dy": 3}
+    right |= {"dz2_dx": 6, "df_dx": 2, "df_dy": 3}
+    return {name.replace("_", "/"): value for name, value in (right | changed).items()}
+
+
+def engine_exp(x, rule=lambda x, g: g * np.exp(x)):
+    """Value and gradients of the sum of a exp(a), as the engine of notebook 02 would give them."""
+    return (x * np.exp(x)).sum(), [np.exp(x) + rule(x, x)]
+
+
+class Softplus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, slope=torch.sigmoid):
+        ctx.save_for_backward(slope(x))
+        return torch.logaddexp(x, 0 * x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0], None
+
+
+class Unscaled(Softplus):
+    @staticmethod
+    def backward(ctx, g):
+        return ctx.saved_tensors[0], None
+
+
 ATTEMPTS = [
     ("1.1", lambda x: 8 * x**3 - 10 * x + 3, "correct"),
     ("1.1", lambda x: -8 * x**3 + 10 * x - 3, "sign"),
@@ -86,6 +116,45 @@ ATTEMPTS = [
     ("1.4", newton, "correct"),
     ("1.4", lambda f, x: newton(f, x, sign=1), "wrong sign"),
     ("1.4", lambda f, x: x - f(x) / derivative(f, x), "f = 0"),
+    ("2.1", table, "correct"),
+    ("2.1", lambda: table(z2=None), "z2: not done yet"),
+    ("2.1", lambda: table(f=3), "f: the sign is flipped"),
+    ("2.1", lambda: table(dz1_dx=3), "dz1/dx: that is the derivative with respect to y"),
+    ("2.1", lambda: table(dz1_dy=-4), "dz1/dy: that is the derivative with respect to x"),
+    ("2.1", lambda: table(dz2_dx=9), "dz2/dx: that is the value"),
+    ("2.1", lambda: table(df_dx=6), "only the path over z2"),
+    ("2.1", lambda: table(df_dx=-4), "only the path over z1"),
+    ("2.1", lambda: table(df_dy=4), "df/dy: the shape is right, the numbers are not"),
+    ("2.2", lambda: ["f", "d", "c", "b", "a", "x"], "correct"),
+    ("2.2", lambda: "fdcbax", "correct"),
+    ("2.2", lambda: "fdbcax", "not PyTorch's"),
+    ("2.2", lambda: "fadbcx", "a is visited before c"),
+    ("2.2", lambda: "xabcdf", "x is visited before a"),
+    ("2.2", lambda: "fdcax", "each of f, a, b, c, d and x once"),
+    ("2.3", lambda f: replay_backward(f).grads, "correct"),
+    ("2.3", lambda f: {x: 2 * g for x, g in replay_backward(f).grads.items()}, "twice"),
+    (
+        "2.3",
+        lambda f: {x: g + 1 for x, g in replay_backward(f).grads.items()},
+        "the numbers are not",
+    ),
+    ("2.4", engine_exp, "correct"),
+    ("2.4", lambda x: engine_exp(x, lambda x, g: np.exp(x)), "incoming gradient"),
+    ("2.4", lambda x: engine_exp(x, lambda x, g: g * x * np.exp(x)), "power rule"),
+    ("2.4", lambda x: engine_exp(x, lambda x, g: g * x), "not its input"),
+    ("2.4", lambda x: engine_exp(x, lambda x, g: g), "passes unchanged"),
+    ("2.5", lambda x: Softplus.apply(x), "correct"),
+    ("2.5", F.softplus, "correct"),
+    ("2.5", lambda x: x.exp().log1p(), "forward: the shape is right, the numbers are not"),
+    ("2.5", torch.sigmoid, "forward"),
+    ("2.5", lambda x: Unscaled.apply(x), "multiply by the incoming gradient"),
+    ("2.5", lambda x: Softplus.apply(x, torch.ones_like), "that is the incoming gradient alone"),
+    ("2.5", lambda x: Softplus.apply(x, lambda x: -torch.sigmoid(x)), "backward: the sign"),
+    (
+        "2.5",
+        lambda x: Softplus.apply(x, lambda x: torch.sigmoid(x) * torch.sigmoid(-x)),
+        "derivative of the sigmoid",
+    ),
     ("5.1", logistic, "correct"),
     ("5.1", lambda X, y, w: -logistic(X, y, w), "sign"),
     ("5.1", lambda X, y, w: logistic(X, y, w, n=False), "factor n"),

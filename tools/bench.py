@@ -6,14 +6,15 @@ Both sides of a ratio are timed in turn, several times over; the median of the r
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
-import nbformat
+import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
 
-from tools.stamp import NOTEBOOKS
-from utils.data import _normalize
+from tools.definitions import definitions
+from utils.data import _normalize, make_moons
 
 
 def seconds(work: Callable[[], object], repeat: int) -> float:
@@ -32,17 +33,6 @@ def side_by_side(
     times = [(seconds(ours, repeat[0]), seconds(theirs, repeat[1])) for _ in range(rounds)]
     a, b = (statistics.median(side) for side in zip(*times, strict=True))
     return a, b, statistics.median(x / y for x, y in times)
-
-
-def lesson() -> dict:
-    """Return what the cells of notebook 05 define that hold its models and its training loop."""
-    notebook = nbformat.read(next(NOTEBOOKS.glob("05*.ipynb")), as_version=4)
-    names: dict = {}
-    for cell in notebook.cells:
-        if cell.source.startswith(("import", "class Logistic(", "class SimpleNN(", "def train(")):
-            exec(cell.source, names)
-    names["tqdm"] = lambda steps, **bar: steps
-    return names
 
 
 def preparation() -> str:
@@ -81,7 +71,8 @@ def sweep() -> str:
 
 def training_step(name: str, products: Callable, work: float, unit: str) -> str:
     """Return the rate of notebook 05's training step beside that of the products inside it."""
-    names = lesson()
+    names = definitions("05")
+    names["tqdm"] = lambda steps, **bar: steps
     X, y = torch.randn(4000, 784), (torch.arange(4000) % 2).float()
     model = names[name]()
     steps, bare, ratio = side_by_side(
@@ -106,7 +97,57 @@ def logistic() -> str:
     return f"{rates} (bar 60%)"
 
 
+def engine(least_squares: bool) -> str:
+    """Return the time of 100 training steps with notebook 02's engine, against PyTorch's."""
+    names = definitions("02")
+    rng = np.random.default_rng(0)
+    if least_squares:
+        data = [rng.normal(size=(60, 3)), rng.normal(size=60)]
+        start, loss = [np.zeros(3)], lambda X, y, w: ((X @ w - y) ** 2).mean()
+    else:
+        X, y = make_moons(200, noise=0.1, seed=0)
+        data = [X.double().numpy(), 2 * y.double().numpy()[:, None] - 1]
+        start = [rng.normal(size=size) for size in ((2, 10), 10, (10, 1), 1)]
+        loss = names["network_loss"]
+
+    def steps(gradients: Callable, data: list) -> None:
+        parameters = start
+        for _ in range(100):
+            _, slopes = gradients(partial(loss, *data), *parameters)
+            parameters = [p - 0.1 * slope for p, slope in zip(parameters, slopes, strict=True)]
+
+    ours, theirs, ratio = side_by_side(
+        lambda: steps(names["gradients_ours"], data),
+        lambda: steps(names["gradients_torch"], [torch.tensor(part) for part in data]),
+        (1, 1),
+        21,
+    )
+    return f"{10 * ours:.2f} ms against {10 * theirs:.2f} ms a step: {ratio:.2f} times (bar 3)"
+
+
+def engine_least_squares() -> str:
+    """Notebook 02's NumPy engine on least squares, 60 x 3, against PyTorch."""
+    return engine(least_squares=True)
+
+
+def engine_network() -> str:
+    """Notebook 02's NumPy engine on the 2-10-1 network and 200 points, against PyTorch."""
+    return engine(least_squares=False)
+
+
+def cheap_gradient() -> str:
+    """A gradient in reverse mode, against the function alone: 1000 x p least squares."""
+    gradient, results = definitions("02")["reverse_mode"], []
+    for p in 1000, 10_000:
+        X, w = torch.randn(1000, p, dtype=torch.float64), torch.zeros(p, dtype=torch.float64)
+        f = lambda w, X=X: (X @ w - 1).square().mean()  # noqa: E731
+        ratio = side_by_side(lambda f=f, w=w: gradient(f, w), lambda f=f, w=w: f(w), (5, 5), 21)[2]
+        results.append(f"p = {p}: {ratio:.1f} times")
+    return ", ".join(results) + " (bar 5)"
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for measure in (preparation, sweep, simple_nn, logistic):
+    measures = preparation, sweep, simple_nn, logistic
+    for measure in (*measures, engine_least_squares, engine_network, cheap_gradient):
         print(f"{measure.__doc__}\n    {measure()}", flush=True)

@@ -46,6 +46,8 @@ def check(exercise: str, attempt: Callable) -> None:
     """
     try:
         verdict = EXERCISES.get(exercise, _no_such_exercise)(attempt) or "correct"
+    except NotImplementedError:
+        verdict = NOT_DONE
     except Exception as error:
         reason = str(error).strip().partition("\n")[0][:120]
         verdict = f"your code raised {type(error).__name__}: {reason}"
@@ -135,6 +137,89 @@ def _newton_step(attempt: Callable) -> Verdict:
     return _compare(attempt(_polynomial, x), x - slope / curvature, slips)
 
 
+def _graph_table(attempt: Callable) -> Verdict:
+    want = {"z1": -12, "z2": 9, "f": -3, "df/dz1": 1, "df/dz2": 1}
+    want |= {"dz1/dx": -4, "dz1/dy": 3, "dz2/dx": 6, "df/dx": 2, "df/dy": 3}
+    slips = {
+        "dz1/dx": {"that is the derivative with respect to y": 3},
+        "dz1/dy": {"that is the derivative with respect to x": -4},
+        "dz2/dx": {"that is the value of z2, not its derivative": 9},
+        "df/dx": {"only the path over z1: add both": -4, "only the path over z2: add both": 6},
+    }
+    table = attempt()
+    if table is None:
+        return NOT_DONE
+    for name, value in want.items():
+        wrong = {slip: torch.tensor(v) for slip, v in slips.get(name, {}).items()}
+        if verdict := _compare(table.get(name), torch.tensor(value), wrong):
+            return f"{name}: {verdict}"
+    return None
+
+
+def _order_of_visits(attempt: Callable) -> Verdict:
+    users = {"f": "", "d": "f", "c": "d", "b": "d", "a": "fcb", "x": "a"}
+    order = attempt()
+    if not order:
+        return NOT_DONE
+    if sorted(order) != sorted(users):
+        return "name each of f, a, b, c, d and x once"
+    for place, name in enumerate(order):
+        if late := [user for user in users[name] if user not in order[:place]]:
+            return f"{name} is visited before {late[0]}, which still has a gradient to send to it"
+    if list(order) != list(users):
+        return "a right order, but not PyTorch's: of b and c, which was created last?"
+    return None
+
+
+def _replay_repaired(attempt: Callable) -> Verdict:
+    u, v = (row.clone().requires_grad_() for row in _random(2, 3))
+    f = ((u + v) * (v + u)).sum()  # each sum hands one and the same tensor to u and to v
+    got = attempt(f)
+    if got is None:
+        return NOT_DONE
+    part = (u + v).detach()
+    if torch.equal(got[u], part):
+        return f"{NOT_DONE}: of two contributions, only the last is kept"
+    slips = {"a sum is changed in place that two accumulators share": 3 * part}
+    return _compare(got[u], 2 * part, slips) or _compare(got[v], 2 * part, slips)
+
+
+def _engine_exp(attempt: Callable) -> Verdict:
+    x = _random(2, 3)
+    e = x.exp()
+    slips = {
+        "the rule must multiply by the incoming gradient": 2 * e,
+        "that is the power rule: the derivative of exp is exp": e + x * x * e,
+        "the derivative of exp is its output, not its input": e + x * x,
+        "the gradient passes unchanged: multiply it by the derivative": e + x,
+    }
+    value_and_gradients = attempt(x.numpy())
+    if value_and_gradients is None:
+        return NOT_DONE
+    return _compare(value_and_gradients[1][0], e * (1 + x), slips)
+
+
+def _softplus(attempt: Callable) -> Verdict:
+    x, weights = _random(5).requires_grad_(), _random(2, 5)[1]
+    far = torch.tensor([-800.0, 800.0], dtype=torch.float64, requires_grad=True)
+    for points, factor in (x, weights), (far, torch.tensor([2.0, 3.0], dtype=torch.float64)):
+        y = attempt(points)
+        if y is None:
+            return NOT_DONE
+        if verdict := _compare(y, F.softplus(points).detach()):
+            return f"forward: {verdict}"
+        slope = torch.sigmoid(points.detach())
+        slips = {
+            "multiply by the incoming gradient": slope,
+            "that is the incoming gradient alone": factor,
+            "that is the derivative of the sigmoid": factor * slope * (1 - slope),
+        }
+        (got,) = torch.autograd.grad((y * factor).sum(), points)
+        if verdict := _compare(got, factor * slope, slips):
+            return f"backward: {verdict}"
+    return None
+
+
 def _logistic_gradient(attempt: Callable) -> Verdict:
     X, w = _random(7, 3), _random(3)
     y = torch.tensor([1, 0, 0, 1, 0, 1, 1]).double()
@@ -209,6 +294,11 @@ EXERCISES: dict[str, Callable[[Callable], Verdict]] = {
     "1.2": _derivative_of_any,
     "1.3": _jacobian_by_rows,
     "1.4": _newton_step,
+    "2.1": _graph_table,
+    "2.2": _order_of_visits,
+    "2.3": _replay_repaired,
+    "2.4": _engine_exp,
+    "2.5": _softplus,
     "5.1": _logistic_gradient,
     "5.2": _accuracy,
     "5.3": _training_step,

@@ -16,9 +16,13 @@ def setup(seed: int = 0) -> None:
 
     Every notebook's first cell calls it, so that a run from top to bottom is reproducible.
     """
+    import warnings
+
     import torch
 
     from utils.plotting import set_style
 
+    # PyTorch 2.15 warns of itself at the first use of forward mode.
+    warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
     torch.manual_seed(seed)
     set_style()

@@ -1,0 +1,32 @@
+"""What a notebook's cells define, for tests and benchmarks of the code that students see."""
+
+import ast
+
+import nbformat
+
+from tools.stamp import NOTEBOOKS
+
+
+def definitions(number: str) -> dict:
+    """Return the functions and classes of notebook `number` by name; its examples do not run.
+
+    Setup and exercises are left out; what is assigned to a class (`Array.__add__ = add`) counts.
+    """
+    notebook = nbformat.read(next(NOTEBOOKS.glob(f"{number}_*.ipynb")), as_version=4)
+    names: dict = {}
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or {"setup", "exercise"} & set(cell.metadata.get("tags", [])):
+            continue
+        tree = ast.parse(cell.source)
+        tree.body = [part for part in tree.body if _defines(part)]
+        exec(compile(tree, f"notebook {number}", "exec"), names)
+    return names
+
+
+def _defines(part: ast.stmt) -> bool:
+    if isinstance(part, ast.Assign):
+        target = (
+            part.targets[0].elts[0] if isinstance(part.targets[0], ast.Tuple) else part.targets[0]
+        )
+        return isinstance(target, ast.Attribute) and ast.unparse(target.value)[0].isupper()
+    return isinstance(part, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)

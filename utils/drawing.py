@@ -187,7 +187,7 @@ def _describe(graph: Graph, backward: bool) -> str:
         value = "" if node.value is None else short(node.value)
         what = " = ".join(part for part in (node.name, node.formula, value) if part)
         lines.append(f"{node.title}: {what}" + (f", from {', '.join(sources)}" if sources else ""))
-    return f"The computational graph of {f}: values forward, {_one_line(lines)}."
+    return f"The computational graph of {f}: values forward. {_one_line(lines)}."
 
 
 def _one_line(lines: list[str]) -> str:

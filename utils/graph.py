@@ -1,7 +1,7 @@
-"""PyTorch's own autograd graph: read, replayed and measured, never run.
+"""PyTorch's own autograd graph: read, replayed and measured without ever calling `backward`.
 
 Everything here asks PyTorch's nodes for their local rules one at a time. It is a microscope, not
-an engine: `backward` is never called, no `.grad` is touched, and what a node saved stays saved.
+an engine: no `.grad` is touched, and what a node saved stays saved.
 """
 
 import gc
@@ -151,9 +151,9 @@ def read_graph(
     steps = replay_backward(output).steps
     grads = {(s.node, i): g for s in steps for i, g in enumerate(s.incoming) if g is not None}
     tensors = {_root(output): ("f", output)} | _keys(names, grads)
-    taken = Counter(name for name, _ in tensors.values())
-    for name in (name for name, uses in taken.items() if uses > 1):
-        raise GraphError(f"two tensors are named {name} (the output is f if you do not name it)")
+    taken = [name for name, _ in tensors.values()]
+    if twice := [name for name in taken if taken.count(name) > 1]:
+        raise GraphError(f"two tensors are named {twice[0]} (the output is f if it has no name)")
     free = (name for i in count(1) if (name := f"v_{i}") not in taken)
     for key in reversed(grads):  # the nameless, numbered in the order of the forward pass
         if key not in tensors and (_is_leaf(key[0]) or detail == "all"):
@@ -204,25 +204,17 @@ def saved_bytes(function: Callable, *inputs: Tensor | nn.Module) -> int:
     ours = [x for x in inputs if isinstance(x, Tensor)]
     for module in (m for m in (function, *inputs) if isinstance(m, nn.Module)):
         ours += [*module.parameters(), *module.buffers()]
-    kept = WeakSet()  # a record lives as long as the node that saved it
+    kept = WeakSet()  # what is saved lives as long as the node that saved it
 
-    def pack(tensor: Tensor) -> _Saved:
-        record = _Saved(tensor.detach())
-        kept.add(record)
-        return record
+    def pack(tensor: Tensor) -> Tensor:
+        kept.add(saved := tensor.detach())
+        return saved
 
-    with saved_tensors_hooks(pack, lambda record: record.tensor):
+    with saved_tensors_hooks(pack, lambda saved: saved):
         result = function(*inputs)  # as long as there is a result, it keeps its graph
-    sizes = {(m := r.tensor.untyped_storage()).data_ptr(): m.nbytes() for r in kept}
-    for tensor in ours:
-        sizes.pop(tensor.untyped_storage().data_ptr(), None)
+    sizes = {(m := t.untyped_storage()).data_ptr(): m.nbytes() for t in kept}
     del result
-    return sum(sizes.values())
-
-
-@dataclass(eq=False)
-class _Saved:
-    tensor: Tensor
+    return sum(sizes[at] for at in sizes.keys() - {t.untyped_storage().data_ptr() for t in ours})
 
 
 def short(t: Tensor) -> str:
@@ -232,7 +224,8 @@ def short(t: Tensor) -> str:
     if t.ndim == 1 or t.ndim == 2 and len(t) == 1:
         numbers = [f"{x:.3g}" for x in t.flatten().tolist()]
         return f"({', '.join(numbers)})" if len(numbers) <= 4 else f"{len(numbers)} numbers"
-    if t.ndim == 2 and torch.equal(t, t[0, 0] * torch.eye(*t.shape).to(t)):
+    square = t.ndim == 2 and t.shape[0] == t.shape[1]
+    if square and t.any() and torch.equal(t, t[0, 0] * torch.eye(len(t)).to(t)):
         return "I" if t[0, 0] == 1 else f"{t[0, 0].item():.4g} I"
     return "×".join(map(str, t.shape)) + (" matrix" if t.ndim == 2 else " numbers")
 
@@ -309,7 +302,7 @@ def _label(graph: Graph, local: Mapping[tuple[str, str], tuple[str, Tensor | flo
         value = torch.as_tensor(value).detach().to(true)
         if value.numel() == true.numel():
             value = value.reshape(true.shape)
-        elif value.numel() in (1, len(true)):  # c I, or a diagonal
+        elif value.numel() in (1, true.shape[1]):  # c I, or a diagonal
             value = value.flatten() * torch.eye(*true.shape).to(true)
         if value.shape != true.shape or not relative_error(value, true) < 1e-3:
             raise GraphError(
@@ -327,11 +320,6 @@ def _is_leaf(node: Node) -> bool:
     return hasattr(node, "variable")
 
 
-def _outputs(node: Node) -> list:
-    """Return shape, dtype and device (as attributes) of each of the node's outputs."""
-    return [node.variable] if _is_leaf(node) else node._input_metadata
-
-
 def _root(tensor: Tensor) -> Key:
     if not isinstance(tensor, Tensor) or not tensor.requires_grad:
         raise GraphError(
@@ -344,12 +332,13 @@ def _root(tensor: Tensor) -> Key:
 def _backward_order(root: Node, cuts: Collection[Key] = ()) -> list[Node]:
     """Return the nodes that `root` leads to, each after all nodes that use its result.
 
-    Among those that are ready, the node created last goes first, as in PyTorch's engine: sums
-    are then rounded alike. Nothing behind a node is followed if all its outputs are in `cuts`.
+    Among those that are ready, a leaf goes first, then the operation recorded last, as in
+    PyTorch's engine: sums are then rounded alike. Nothing behind a node is followed if all its
+    outputs are in `cuts`.
     """
 
     def parents(node: Node) -> list[Node]:
-        blocked = all((node, i) in cuts for i in range(len(_outputs(node))))
+        blocked = all((node, i) in cuts for i in range(len(node._input_metadata)))
         parents = [parent for parent, _ in node.next_functions if parent is not None]
         return [] if blocked and node is not root else parents
 
@@ -378,13 +367,10 @@ def _walk(
     """
     steps, sums = [], {root: seed.detach()}  # the accumulators: all empty but the first
     for node in _backward_order(root[0], cuts):
-        incoming = [sums.get((node, i)) for i in range(len(_outputs(node)))]
+        incoming = [sums.get((node, i)) for i in range(len(node._input_metadata))]
         steps.append(Step(node, incoming))
-        if cuts:
-            incoming = [
-                None if (node, i) in cuts and node is not root[0] else g
-                for i, g in enumerate(incoming)
-            ]
+        if cuts and node is not root[0]:
+            incoming = [None if (node, i) in cuts else g for i, g in enumerate(incoming)]
             if all(g is None for g in incoming):
                 continue
         for key, g in _send(node, incoming):
@@ -401,9 +387,8 @@ def _send(node: Node, incoming: list[Tensor | None]) -> list[tuple[Key, Tensor]]
     sent = []
     for (parent, slot), g in zip(node.next_functions, _local_rule(node, incoming), strict=True):
         if parent is not None and g is not None:
-            like = _outputs(parent)[slot]  # undo broadcasting and promotion, as the engine does
-            g = g if g.shape == like.shape else g.sum_to_size(like.shape)
-            sent.append(((parent, slot), g.to(like.device, like.dtype)))
+            like = parent._input_metadata[slot]  # as the engine does, undo broadcasting, promotion
+            sent.append(((parent, slot), g.sum_to_size(like.shape).to(like.device, like.dtype)))
     return sent
 
 
@@ -414,9 +399,8 @@ def _local_rule(node: Node, incoming: list[Tensor | None]) -> Sequence[Tensor | 
             out = node(*incoming)
             return out if isinstance(out, tuple) else (out,)
         # A torch.autograd.Function: zeros instead of None, and a result for every argument.
-        zeros = (torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in _outputs(node))
-        incoming = [z if g is None else g for g, z in zip(incoming, zeros, strict=True)]
-        out = node.apply(*incoming)
+        zeros = (torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in node._input_metadata)
+        out = node.apply(*(z if g is None else g for g, z in zip(incoming, zeros, strict=True)))
         out = out if isinstance(out, tuple) else (out,)
         needed = (g for g, need in zip(out, node.needs_input_grad, strict=False) if need)
         return [None if parent is None else next(needed) for parent, _ in node.next_functions]
@@ -438,13 +422,11 @@ def _refuse_unplayable(nodes: Collection[Node]) -> None:
             "reentrant checkpointing runs an engine of its own inside the backward pass: "
             "use checkpoint(..., use_reentrant=False)"
         )
-    hooked = "BackwardHookFunctionBackward" in names
-    if RemovableHandle.next_id and not hooked:
-        tensors = [t for t in gc.get_objects() if issubclass(type(t), Tensor)]
-        hooked = any(
-            t._backward_hooks and t.requires_grad and _root(t)[0] in nodes for t in tensors
-        )
-    if hooked:
+    alive = gc.get_objects() if RemovableHandle.next_id else ()
+    hooked = (t for t in alive if issubclass(type(t), Tensor) and t._backward_hooks)
+    if "BackwardHookFunctionBackward" in names or any(
+        t.requires_grad and _root(t)[0] in nodes for t in hooked
+    ):
         raise GraphError(
             "a hook stands in this graph, and hooks are not replayed: remove it by the handle "
             "that register_hook returned"

@@ -92,6 +92,39 @@ class Unscaled(Softplus):
         return ctx.saved_tensors[0], None
 
 
+def ridge(X, y, w, lam, fit=1.0, penalty=1.0):
+    return fit * X.T @ (X @ w - y) / len(y) + penalty * lam * w
+
+
+def ridge_by_autograd(X, y, w, lam):
+    f = lambda w: ((X @ w - y) ** 2).mean() / 2 + lam / 2 * w @ w  # noqa: E731
+    return torch.func.grad(f)(w)
+
+
+def curvatures(X):
+    return torch.linalg.eigvalsh(X.T @ X / len(X))
+
+
+def scaled_fit(X, y, back=-1, num_steps=500, norm=torch.linalg.vector_norm):
+    scale = norm(X, dim=0) / len(X) ** 0.5
+    w = torch.zeros_like(X[0])
+    for _ in range(num_steps):
+        w = w - 0.5 * (X / scale).T @ (X / scale @ w - y) / len(y)
+    return w * scale**back
+
+
+def diverging_fit(X, y, lr=0.5):
+    return scaled_fit(X, y, num_steps=50, norm=lambda X, dim: X[0] ** 0 * lr)
+
+
+def weighted(X, y, c, x_power=0.5, y_power=0.5):
+    return torch.linalg.lstsq(c[:, None] ** x_power * X, c**y_power * y).solution
+
+
+def weighted_normal_equations(X, y, c):
+    return torch.linalg.solve(X.T @ torch.diag(c) @ X, X.T @ (c * y))
+
+
 ATTEMPTS = [
     ("1.1", lambda x: 8 * x**3 - 10 * x + 3, "correct"),
     ("1.1", lambda x: -8 * x**3 + 10 * x - 3, "sign"),
@@ -157,6 +190,48 @@ ATTEMPTS = [
         lambda x: Softplus.apply(x, lambda x: torch.sigmoid(x) * torch.sigmoid(-x)),
         "derivative of the sigmoid",
     ),
+    ("4.1", ridge, "correct"),
+    ("4.1", ridge_by_autograd, "correct"),
+    ("4.1", lambda *a: -ridge(*a), "sign"),
+    ("4.1", lambda *a: ridge(*a, penalty=0), "the penalty has a gradient too"),
+    ("4.1", lambda *a: ridge(*a, fit=0), "the penalty alone"),
+    ("4.1", lambda *a: ridge(*a, fit=7), "too large by the factor n"),
+    ("4.1", lambda *a: ridge(*a, penalty=1 / 7), "only the first term is a mean"),
+    ("4.1", lambda *a: ridge(*a, penalty=2), "the penalty counts twice"),
+    ("4.1", lambda *a: ridge(*a, penalty=0.5), "the penalty counts half"),
+    ("4.1", lambda *a: ridge(*a, fit=2), "the first term counts twice"),
+    ("4.1", lambda *a: ridge(*a, penalty=-1), "its gradient is added"),
+    ("4.1", lambda X, y, w, lam: ridge(X, y, w, 0) + lam, "what remains of the penalty"),
+    ("4.1", lambda X, y, w, lam: ridge(X, -y, w, lam), "the numbers are not"),
+    ("4.2", lambda X: 2 / (curvatures(X)[0] + curvatures(X)[-1]), "correct"),
+    ("4.2", lambda X: 2 * 9 / sum(torch.linalg.svdvals(X)[[0, -1]] ** 2).item(), "correct"),
+    ("4.2", lambda X: 2 / curvatures(X)[-1], "on the edge"),
+    ("4.2", lambda X: 1 / curvatures(X)[-1], "not the fastest"),
+    ("4.2", lambda X: 2 / (curvatures(X)[0] + curvatures(X)[-1]) / len(X), "a mean"),
+    ("4.2", lambda X: 2 / (curvatures(X)[0] + curvatures(X)[-1]) * len(X), "divide XᵀX by n"),
+    ("4.2", lambda X: 2 / sum(curvatures(X)), "trace"),
+    ("4.2", lambda X: 2 / sum(torch.linalg.svdvals(X)[[0, -1]]), "singular values"),
+    ("4.2", lambda X: 2 / curvatures(X)[0], "diverges"),
+    ("4.2", lambda X: 0.1, "the number is not"),
+    ("4.3", scaled_fit, "correct"),
+    ("4.3", lambda X, y: torch.linalg.lstsq(X, y).solution, "correct"),
+    ("4.3", lambda X, y: scaled_fit(X, y, norm=lambda X, dim: 8 * X.abs().amax(dim)), "correct"),
+    ("4.3", diverging_fit, "not done yet: the fit diverges"),
+    ("4.3", lambda X, y: scaled_fit(X, y, back=0), "convert them back"),
+    ("4.3", lambda X, y: scaled_fit(X, y, back=1), "the wrong way"),
+    ("4.3", lambda X, y: scaled_fit(X - X.mean(0), y), "centering"),
+    ("4.3", lambda X, y: diverging_fit(X, y, 500.0), "has not arrived"),
+    ("4.3", lambda X, y: scaled_fit(X, y, num_steps=2), "has not arrived"),
+    ("4.3", lambda X, y: scaled_fit(X, y)[:, None], "the shape is (3, 1)"),
+    ("4.4", weighted, "correct"),
+    ("4.4", weighted_normal_equations, "correct"),
+    ("4.4", lambda X, y, c: weighted(X, y, c, 0, 0), "are not used"),
+    ("4.4", lambda X, y, c: weighted(X, y, c, 1, 1), "the root of c"),
+    ("4.4", lambda X, y, c: weighted(X, y, c, 0.5, 0), "y is not"),
+    ("4.4", lambda X, y, c: weighted(X, y, c, 0, 0.5), "X is not"),
+    ("4.4", lambda X, y, c: weighted(X, y, c, 0.25, 0.25), "the root of c twice"),
+    ("4.4", lambda X, y, c: weighted(X, y, c, -0.5, -0.5), "do not divide"),
+    ("4.4", lambda X, y, c: weighted(X, y, c)[:, None], "the shape is (3, 1)"),
     ("5.1", logistic, "correct"),
     ("5.1", lambda X, y, w: -logistic(X, y, w), "sign"),
     ("5.1", lambda X, y, w: logistic(X, y, w, n=False), "factor n"),

@@ -635,3 +635,31 @@ def test_real_mnist(capsys):
     assert torch.bincount(digits.y_train).tolist() == counts
     assert torch.bincount(digits.y_test).sum() == 10000
     assert abs(digits.X_train.double().mean()) < 1e-3 and abs(digits.X_train.std() - 1) < 1e-3
+
+
+def test_least_squares_has_the_curvatures_the_noise_and_the_truth_it_was_asked_for():
+    X, y, w_true = data.make_least_squares(500, (3.0, 0.2, 1.0), noise=0.4, seed=0)
+    assert (X.shape, y.shape, w_true.shape) == ((500, 3), (500,), (3,))
+    assert {t.dtype for t in (X, y, w_true)} == {torch.float64}
+    found = torch.linalg.eigvalsh(X.T @ X / 500)
+    assert torch.allclose(found, torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64))
+    assert w_true.abs().min() >= 1 and w_true.abs().max() <= 2
+    assert 0.36 < (y - X @ w_true).std() < 0.44
+    X, y, w_true = data.make_least_squares(500, (3.0, 0.2), noise=0.0, seed=0)
+    assert torch.equal(y, X @ w_true)
+
+
+def test_least_squares_depends_on_its_seed_and_on_nothing_else():
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = data.make_least_squares(9, (2.0, 1.0), noise=0.1, seed=0)
+    assert torch.equal(state, torch.get_rng_state())
+    again = data.make_least_squares(9, (2.0, 1.0), noise=0.1, seed=0)
+    other = data.make_least_squares(9, (2.0, 1.0), noise=0.1, seed=1)
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, other))
+
+
+def test_least_squares_refuses_more_curvatures_than_points():
+    with pytest.raises(ValueError, match="at most 2 curvatures, not 3"):
+        data.make_least_squares(2, (1.0, 1.0, 1.0), noise=0.1, seed=0)

@@ -58,6 +58,27 @@ def test_plot_curves_draws_mean_and_range():
     assert_allclose([band[band[:, 0] == step, 1].max() for step in (0, 1)], [8, 5])
 
 
+def test_contours_are_level_sets_in_even_rings_on_equal_scales():
+    f = lambda w: w[0] ** 2 + 4 * w[1] ** 2 + 7  # noqa: E731
+    ax = plotting.plot_contours(f, (-2, 2), (-1, 1))
+    [rings] = ax.collections
+    levels = rings.levels - 7
+    assert_allclose((levels**0.5)[1:] - (levels**0.5)[:-1], 0.1 * 8**0.5, rtol=1e-2)
+    for path, level in zip(rings.get_paths(), levels, strict=True):
+        assert_allclose([f(v) - 7 for v in path.vertices], level, rtol=0.02, atol=0.002)
+    assert ax.get_aspect() == 1
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-2, 2), (-1, 1))
+
+
+def test_contours_and_descent_share_axes():
+    ax = plotting.plot_contours(lambda w: w @ w, (-1, 1), (-1, 1))
+    path = torch.tensor([[0.5, -0.5], [0.2, 0.1], [0.0, 0.3]], requires_grad=True)
+    assert plotting.plot_descent(path, "steps", ax, marker="s") is ax
+    assert_allclose(ax.lines[0].get_xydata(), path.detach())
+    assert ax.lines[0].get_marker() == "s"
+    assert ax.get_legend().get_texts()[0].get_text() == "steps"
+
+
 def test_decision_boundary_is_where_the_logit_is_zero():
     X = torch.tensor([[-1.0, 0.0], [2.0, 1.0], [0.5, -2.0]])
     y = torch.tensor([0.0, 1.0, 0.0])

@@ -222,6 +222,84 @@ def _softplus(attempt: Callable) -> Verdict:
     return None
 
 
+def _ridge_gradient(attempt: Callable) -> Verdict:
+    X, y, w, lam = _random(7, 3), _random(7) + 0.1, _random(3), 0.7
+    fit = X.T @ (X @ w - y) / 7
+    slips = {
+        "that is least squares alone: the penalty has a gradient too": fit,
+        "that is the gradient of the penalty alone": lam * w,
+        "the first term is too large by the factor n: the loss is a mean": 7 * fit + lam * w,
+        "the penalty is divided by n; only the first term is a mean": fit + lam * w / 7,
+        "the penalty counts twice: the factor 1/2 cancels the 2": fit + 2 * lam * w,
+        "the penalty counts half: the square brings a factor 2 down": fit + lam * w / 2,
+        "the first term counts twice: the factor 1/2 cancels the 2": 2 * fit + lam * w,
+        "the penalty pulls toward 0: its gradient is added": fit - lam * w,
+        "λ is constant: what remains of the penalty depends on w": fit + lam,
+    }
+    return _compare(attempt(X, y, w, lam), fit + lam * w, slips)
+
+
+def _best_step(attempt: Callable) -> Verdict:
+    X = _random(9, 3) * torch.tensor([1.0, 2.0, 3.0])
+    low, *_, high = curvatures = torch.linalg.eigvalsh(X.T @ X / 9)
+    best = 2 / (low + high)
+    slips = {
+        "on the edge: at 2/L the steepest direction never dies out": 2 / high,
+        "safe, but not the fastest: that is 1/L": 1 / high,
+        "too small by the factor n: the loss is a mean": best / 9,
+        "too large by the factor n: divide XᵀX by n": 9 * best,
+        "those are singular values of X: the curvatures are their squares over n": 2
+        / (low.sqrt() + high.sqrt())
+        / 3,
+        "that is 2 over the trace: only the two extreme curvatures count": 2 / curvatures.sum(),
+        "diverges: 2/μ is too long a step for every other direction": 2 / low,
+    }
+    return _compare(attempt(X), best, slips)
+
+
+def _diverging_fit(attempt: Callable) -> Verdict:
+    scale = torch.tensor([0.4, 50.0, 3.0])
+    X = _random(40, 3) * scale
+    y = X @ (_random(3) / scale) + 0.1 * _random(40)
+    got, want = attempt(X, y), torch.linalg.lstsq(X, y).solution
+    if got is None:
+        return NOT_DONE
+    got = torch.as_tensor(got).detach()
+    if not got.isfinite().all() or got.abs().max() > 1e6:
+        return f"{NOT_DONE}: the fit diverges"
+    if got.shape != want.shape:
+        return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}"
+    if torch.allclose(got.double(), torch.linalg.lstsq(X - X.mean(0), y).solution, rtol=1e-3):
+        return "centering fits another model, with an intercept: scale the columns only"
+    for size in X.norm(dim=0) / 40**0.5, X.norm(dim=0), X.std(dim=0), X.abs().amax(dim=0):
+        if torch.allclose(got.double(), want * size, rtol=1e-3):
+            return "those are the weights of the scaled columns: convert them back"
+        if torch.allclose(got.double(), want * size**2, rtol=1e-3):
+            return "converted the wrong way: divide the weights by the scale as well"
+    if (X @ (got - want)).norm() > 1e-3 * (X @ want).norm():
+        return "it no longer diverges, but it has not arrived: are all columns of one size?"
+    return None
+
+
+def _weighted_least_squares(attempt: Callable) -> Verdict:
+    X, y, c = _random(9, 3), _random(2, 9)[1], _random(3, 9)[2].abs()
+
+    def solve(left: Tensor, right: Tensor) -> Tensor:
+        return torch.linalg.solve(X.T @ (left[:, None] * X), X.T @ (right * y))
+
+    slips = {
+        "that is ordinary least squares: the weights c are not used": solve(c**0, c**0),
+        "the residuals are squared after weighting: give rows the root of c": solve(c**2, c**2),
+        "X is weighted, y is not": solve(c, c.sqrt()),
+        "y is weighted, X is not": solve(c**0, c.sqrt()),
+        "the root of c twice: each row of X and y is multiplied by it once": solve(
+            c.sqrt(), c.sqrt()
+        ),
+        "a large c means an important row: multiply, do not divide": solve(1 / c, 1 / c),
+    }
+    return _compare(attempt(X, y, c), solve(c, c), slips)
+
+
 def _logistic_gradient(attempt: Callable) -> Verdict:
     X, w = _random(7, 3), _random(3)
     y = torch.tensor([1, 0, 0, 1, 0, 1, 1]).double()
@@ -301,6 +379,10 @@ EXERCISES: dict[str, Callable[[Callable], Verdict]] = {
     "2.3": _replay_repaired,
     "2.4": _engine_exp,
     "2.5": _softplus,
+    "4.1": _ridge_gradient,
+    "4.2": _best_step,
+    "4.3": _diverging_fit,
+    "4.4": _weighted_least_squares,
     "5.1": _logistic_gradient,
     "5.2": _accuracy,
     "5.3": _training_step,

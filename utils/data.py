@@ -1,4 +1,4 @@
-"""Data sets as tensors ready to use: MNIST, odd or even digits, two moons."""
+"""Data sets as tensors ready to use: MNIST, odd or even digits, two moons, least squares."""
 
 import contextlib
 import gzip
@@ -11,6 +11,7 @@ import socket
 import struct
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +121,30 @@ def make_moons(num_points: int, noise: float, seed: int) -> tuple[Tensor, Tensor
 
     X, y = datasets.make_moons(num_points, noise=noise, random_state=seed)
     return torch.from_numpy(X).float(), torch.from_numpy(y).float()
+
+
+def make_least_squares(
+    num_points: int, curvatures: Sequence[float], noise: float, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return X (n, p), y (n,) and w_true (p,), all float64, with y = X w_true + noise.
+
+    X is random, with orthogonal columns in a random basis scaled so that XᵀX / n has exactly the
+    p eigenvalues `curvatures`. Entries of w_true are from ±[1, 2]; the noise is Gaussian with
+    standard deviation `noise`. Raises ValueError if there are more curvatures than points.
+    """
+    n, p = num_points, len(curvatures)
+    if p > n:
+        raise ValueError(f"{n} points have at most {n} curvatures, not {p}")
+    generator = torch.Generator().manual_seed(seed)
+    tall, square = (
+        torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((n, p), (p, p))
+    )
+    U, V = torch.linalg.qr(tall)[0], torch.linalg.qr(square)[0]
+    X = U * (n * torch.tensor(curvatures, dtype=torch.float64)).sqrt() @ V.T
+    size, sign = torch.rand(2, p, generator=generator, dtype=torch.float64)
+    w_true = (1 + size) * torch.where(sign < 0.5, -1, 1)
+    y = X @ w_true + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+    return X, y, w_true
 
 
 def _headline(digits: Digits) -> str:

@@ -80,6 +80,41 @@ def plot_curves(steps: Sequence[int], runs: Tensor, label: str, ax: Axes | None 
     return ax
 
 
+def plot_contours(
+    f: Callable[[Tensor], Tensor],
+    xlim: tuple[float, float],
+    ylim: tuple[float, float],
+    ax: Axes | None = None,
+) -> Axes:
+    """Return the Axes, on equal scales, with ten level sets of a function of two numbers.
+
+    `f` maps a tensor of shape (2,) to a single number, and is called through `torch.func.vmap`.
+    The levels are quadratically spaced, so that those of a quadratic bowl are even rings.
+    """
+    ax = ax or plt.subplots()[1]
+    sides = [torch.linspace(*limits, 120, dtype=torch.float64) for limits in (xlim, ylim)]
+    a, b = torch.meshgrid(*sides, indexing="xy")
+    with torch.no_grad():
+        values = torch.func.vmap(f)(torch.stack([a, b], -1).view(-1, 2))
+    low, high = values.aminmax()
+    levels = low + (high - low) * torch.linspace(0.05, 0.95, 10) ** 2
+    ax.contour(a, b, values.view(a.shape), levels=levels, colors="0.55", linewidths=1)
+    ax.set(xlabel="$w_1$", ylabel="$w_2$", aspect="equal", xlim=xlim, ylim=ylim)
+    ax.grid(False)
+    return ax
+
+
+def plot_descent(path: Tensor, label: str, ax: Axes | None = None, **line) -> Axes:
+    """Return the Axes with a path of weights, (steps + 1, 2): a mark per step, a line between.
+
+    `line` goes to matplotlib's `plot`.
+    """
+    ax = ax or plt.subplots()[1]
+    ax.plot(*path.detach().cpu().T, **{"marker": "o", "label": label} | line)
+    ax.legend()
+    return ax
+
+
 def plot_decision_boundary(
     model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor, ax: Axes | None = None
 ) -> Axes:

@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from contextlib import ExitStack
 from copy import deepcopy
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,10 @@ def compare(
                 problem = picture_problem(a[part], b[part], limit)
             else:
                 problem = text_problem(a[part], b[part], names)
+            if problem and kind == "error":
+                between = f"between {' and '.join(names)} (PyTorch {version('torch')})"
+                was = f"was {a[part]!r}, is {b[part]!r}"
+                raise Refused(f"the text of this error has changed {between}: {was}")
             if problem:
                 raise Refused(f"{kind}: {part} differs between {' and '.join(names)}\n{problem}")
 

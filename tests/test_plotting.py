@@ -79,6 +79,16 @@ def test_contours_and_descent_share_axes():
     assert ax.get_legend().get_texts()[0].get_text() == "steps"
 
 
+def test_plot_loop_writes_each_gap_beside_its_arrow():
+    ax = plotting.plot_loop(["a", "b", "c", "d"], ["ab", "bc", "cd", "da"], wrong=[1])
+    place = {text.get_text(): text.get_position() for text in ax.texts}
+    for pair in ("ab", "bc", "cd", "da"):
+        middle = sum(torch.tensor(place[station]) for station in pair)
+        assert torch.dot(middle, torch.tensor(place[pair])) > 0
+    assert place["a"][1] > 0.9 and place["b"][0] > 0.9  # clockwise from the top
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "-", "-"]
+
+
 def test_decision_boundary_is_where_the_logit_is_zero():
     X = torch.tensor([[-1.0, 0.0], [2.0, 1.0], [0.5, -2.0]])
     y = torch.tensor([0.0, 1.0, 0.0])

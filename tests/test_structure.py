@@ -269,12 +269,15 @@ def prose_is_clean(nb: NotebookNode) -> Problems:
 
 
 def links_resolve(nb: NotebookNode) -> Problems:
-    """A relative link leads to a file, seen from the folder of notebooks."""
+    """A relative link leads to a file, seen from the folder of notebooks; `#name` to an anchor."""
+    anchors = re.findall(r'<a id="([^"]+)"></a>', "\n".join(map(prose, nb.cells)))
     for number, cell in enumerate(nb.cells, 1):
         targets = re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)", prose(cell))
         for target in map("".join, targets):
             if not re.match(r"\w+:", target) and not (ROOT / "notebooks" / target).exists():
                 yield f"cell {number}: link to {target}, which is not there"
+        for name in set(re.findall(r"\]\(#([^)]+)\)", prose(cell))) - set(anchors):
+            yield f"cell {number}: link to #{name}, which is not there"
 
 
 RULES: list[Callable[[NotebookNode], Problems]] = [
@@ -309,6 +312,15 @@ def test_name_and_size(path: Path) -> None:
 def test_setup_cell_is_the_same_everywhere() -> None:
     assert NOTEBOOKS, "there are no notebooks"
     assert len({code_cells(read(path))[0].source for path in NOTEBOOKS}) == 1
+
+
+def test_index_of_pitfalls_quotes_every_stored_error() -> None:
+    nb = read(ROOT / "notebooks/03_pitfalls.ipynb")
+    index = "\n".join(cell.source for cell in nb.cells[:5] if cell.cell_type == "markdown")
+    quotes = tuple(re.findall(r"^\| `([^`]+)`", index, re.MULTILINE))
+    errors = [out for cell in code_cells(nb) for out in cell.outputs if out.output_type == "error"]
+    assert len(errors) >= 8
+    assert not [out.evalue for out in errors if not out.evalue.startswith(quotes)]
 
 
 def test_every_figure_is_the_picture_of_one_output() -> None:

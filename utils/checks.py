@@ -1,6 +1,7 @@
 """Oracles for gradients, and the verdict on every exercise."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -222,6 +223,173 @@ def _softplus(attempt: Callable) -> Verdict:
     return None
 
 
+def _descend(
+    loss: Callable, start: Sequence[Tensor], lr: float = 0.1, keep: bool = False, rounds: int = 5
+) -> tuple[Tensor, Tensor]:
+    """Return the parameters after gradient descent as one vector, and the loss of each round.
+
+    To `keep` the gradients of earlier rounds is the slip of never emptying .grad.
+    """
+    parameters, total, losses = list(start), [0.0] * len(start), []
+    for _ in range(rounds):
+        leaves = [p.detach().clone().requires_grad_() for p in parameters]
+        losses.append(loss(*leaves))
+        gradients = torch.autograd.grad(
+            losses[-1], leaves, allow_unused=True, materialize_grads=True
+        )
+        total = [keep * t + g for t, g in zip(total, gradients, strict=True)]
+        parameters = [p - lr * t for p, t in zip(leaves, total, strict=True)]
+    return nn.utils.parameters_to_vector(parameters).detach(), torch.stack(losses).detach()
+
+
+def _rounds(
+    run: Callable, loss: Callable, start: Sequence[Tensor], slips: dict[str, Callable] | None = None
+) -> Verdict:
+    """Return the verdict on `run`, which trains leaves for 5 rounds and returns what they became.
+
+    Compared with gradient descent on `loss` from `start`; `slips` are wrong losses, by name.
+    """
+    want = _descend(loss, start)[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            parameters = run(*(p.clone().requires_grad_() for p in start))
+        except (RuntimeError, TypeError) as error:
+            told = [told for words, told in LOOP_ERRORS.items() if words in str(error)]
+            if told:
+                return told[0]
+            raise
+    if any(p is None for p in parameters):
+        return NOT_DONE
+    got = nn.utils.parameters_to_vector(parameters).detach()
+    if got.isnan().any():
+        return f"{NOT_DONE}: the weights are nan"
+    named = {f"{NOT_DONE}: the weights do not move": nn.utils.parameters_to_vector(start)}
+    for name, changed in LOOP_SLIPS.items():
+        named[name] = _descend(loss, start, **changed)[0]
+    for name, wrong in (slips or {}).items():
+        named[name] = _descend(wrong, start)[0]
+    if verdict := _compare(got, want, named):
+        return verdict
+    if any(p.grad_fn for p in parameters):
+        return "right numbers, but the weights hang on a graph that grows with every round"
+    return None
+
+
+LOOP_SLIPS = {
+    f"{NOT_DONE}: each step adds the gradients of all rounds before": {"keep": True},
+    "the sign of the update is flipped: the loss rises": {"lr": -0.1},
+    "the last gradient is not used: step must come after backward": {"rounds": 4},
+}
+LOOP_ERRORS = {
+    "'NoneType'": f"{NOT_DONE}: the update finds that .grad is None",
+    "inplace operation": f"{NOT_DONE}: a value that the backward pass needs is overwritten",
+    "element 0": "the path from the loss to the weights is cut: do they still require a gradient?",
+    "a leaf Variable": "autograd must not record the update: with torch.no_grad()",
+    "second time": "the graph of an earlier round is still in use: nothing of it may be kept",
+}
+
+
+def _loop_data(columns: Sequence[int] = ()) -> tuple[Tensor, Tensor, Tensor]:
+    """Return X (6, 3), y (6,) and weights to start from, of shape (3, *columns)."""
+    X = _random(6, 3)
+    y = X @ torch.tensor([0.7, -1.4, 0.4], dtype=X.dtype) + 0.3 * _random(6)
+    return X, y, torch.tensor([-0.6, 0.5, 1.3], dtype=X.dtype).reshape(3, *columns)
+
+
+def _with_sgd(attempt: Callable, *data: object) -> Callable:
+    """Return the run of five rounds `attempt(optimizer, *leaves, *data)`."""
+
+    def run(*leaves: Tensor) -> Sequence[Tensor]:
+        optimizer = torch.optim.SGD(leaves, lr=0.1)
+        for _ in range(5):
+            attempt(optimizer, *leaves, *data)
+        return leaves
+
+    return run
+
+
+def _loop_of_least_squares(attempt: Callable) -> Verdict:
+    X, y, w = _loop_data()
+    slips = {"the loss is the mean over the examples, not the sum": lambda w: _sse(X @ w, y)}
+    return _rounds(_with_sgd(attempt, X, y), lambda w: _sse(X @ w, y) / 6, [w], slips)
+
+
+def _sse(prediction: Tensor, y: Tensor) -> Tensor:
+    return ((prediction - y) ** 2).sum()
+
+
+def _loop_of_all_pairs(attempt: Callable) -> Verdict:
+    X, y, w = _loop_data((1,))
+    pairs = f"{NOT_DONE}: every prediction is compared with every label"
+    slips = {
+        pairs: lambda w: _sse(X @ w, y) / 36,
+        f"{pairs}; to divide by n repairs the scale only": lambda w: _sse(X @ w, y) / 6,
+        "one number, the mean error, is squared, not n": lambda w: (X @ w[:, 0] - y).mean() ** 2,
+    }
+    return _rounds(_with_sgd(attempt, X, y), lambda w: _sse(X @ w[:, 0], y) / 6, [w], slips)
+
+
+def _loop_rebinds(attempt: Callable) -> Verdict:
+    X, y, w = _loop_data()
+
+    def run(w: Tensor) -> list[Tensor]:
+        for _ in range(5):
+            w = attempt(w, X, y)
+        return [w]
+
+    return _rounds(run, lambda w: _sse(X @ w, y) / 6, [w])
+
+
+def _loop_keeps_graphs(attempt: Callable) -> Verdict:
+    (X, y, w), history = _loop_data(), []
+    loss = lambda w: _sse(X @ w, y) / 6  # noqa: E731
+    if verdict := _rounds(_with_sgd(attempt, X, y, history), loss, [w]):
+        return verdict
+    if any(torch.is_tensor(value) and value.requires_grad for value in history):
+        return f"{NOT_DONE}: the weights are right, but the losses in the list keep their graphs"
+    verdict = _compare(torch.tensor([float(value) for value in history]), _descend(loss, [w])[1])
+    return verdict and f"the weights are right, the list of losses is not: {verdict}"
+
+
+def _loop_in_place(attempt: Callable) -> Verdict:
+    X, y, w = _loop_data()
+
+    def loss(W: Tensor, w: Tensor, shift: Callable = lambda h: h - 0.5) -> Tensor:
+        return _sse(shift(torch.sigmoid(X @ W)) @ w, y) / 6
+
+    def overwrite(hidden: Tensor) -> Tensor:
+        hidden.data.sub_(0.5)
+        return hidden
+
+    slips = {
+        "the gradient of W is wrong: .data hides the change from autograd": overwrite,
+        "W does not move: its path is cut": lambda h: h.detach() - 0.5,
+        "the 0.5 is not subtracted": lambda h: h,
+    }
+    slips = {name: lambda W, w, f=f: loss(W, w, f) for name, f in slips.items()}
+    start = [torch.stack([w, w.flip(0) / 2], dim=1), torch.tensor([1.6, -0.7], dtype=w.dtype)]
+    return _rounds(_with_sgd(attempt, X, y), loss, start, slips)
+
+
+def _loop_with_two_bugs(attempt: Callable) -> Verdict:
+    X, y, w = _loop_data()
+    X[2], y[2] = 0, 0  # an error of exactly zero
+
+    def fit(w: Tensor) -> Tensor:
+        size = (X @ w - y).abs()
+        root = torch.where(size > 1, size, 1.0).sqrt()
+        return torch.where(size > 1, 4 * root - 3, size**2).mean()
+
+    slips = {
+        f"{NOT_DONE}: no nan any more, but the penalty does not reach the gradient": fit,
+        "the penalty is half the sum of squares, not their mean": lambda w: fit(w) + (w**2).mean(),
+        "every error costs its square": lambda w: _sse(X @ w, y) / 6 + (w**2).sum() / 2,
+    }
+    loss = lambda w: fit(w) + (w**2).sum() / 2  # noqa: E731
+    return _rounds(_with_sgd(attempt, X, y), loss, [w], slips)
+
+
 def _ridge_gradient(attempt: Callable) -> Verdict:
     X, y, w, lam = _random(7, 3), _random(7) + 0.1, _random(3), 0.7
     fit = X.T @ (X @ w - y) / 7
@@ -379,6 +547,13 @@ EXERCISES: dict[str, Callable[[Callable], Verdict]] = {
     "2.3": _replay_repaired,
     "2.4": _engine_exp,
     "2.5": _softplus,
+    "3.1": _loop_of_least_squares,
+    "3.2": _loop_of_least_squares,
+    "3.3": _loop_of_all_pairs,
+    "3.4": _loop_rebinds,
+    "3.5": _loop_keeps_graphs,
+    "3.6": _loop_in_place,
+    "3.7": _loop_with_two_bugs,
     "4.1": _ridge_gradient,
     "4.2": _best_step,
     "4.3": _diverging_fit,

@@ -65,6 +65,31 @@ def plot_function(
     return ax
 
 
+def plot_loop(
+    stations: Sequence[str], gaps: Sequence[str], wrong: Sequence[int] = (), ax: Axes | None = None
+) -> Axes:
+    """Return the Axes with a loop as a circle, clockwise from the top.
+
+    `stations` are its actions, `gaps[i]` is written at the arrow from station i to the next;
+    the arrows whose numbers are in `wrong` are dashed.
+    """
+    ax = ax or plt.subplots(figsize=(8, 4.8))[1]
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": BLACK, "linewidth": 2}
+    for i, (station, gap) in enumerate(zip(stations, gaps, strict=True)):
+        angle = 2 * torch.pi / len(stations) * (i + torch.linspace(0, 1, 101))
+        x, y = angle.sin().tolist(), angle.cos().tolist()
+        color, dash = (VERMILION, "--") if i in wrong else (BLUE, "-")
+        ax.plot(x[19:77], y[19:77], color=color, linestyle=dash)
+        tip = {"arrowstyle": "-|>", "color": color, "linewidth": 2.5, "mutation_scale": 24}
+        ax.annotate("", (x[81], y[81]), (x[77], y[77]), arrowprops=tip)
+        ax.text(x[0], y[0], station, bbox=box, fontsize=16, ha="center", va="center")
+        side = "center" if abs(x[50]) < 0.1 else "left" if x[50] > 0 else "right"
+        ax.text(1.12 * x[50], 1.22 * y[50], gap, fontsize=14, color=color, ha=side, va="center")
+    ax.set(xlim=(-2.1, 2.1), ylim=(-1.4, 1.15), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
 def plot_curves(steps: Sequence[int], runs: Tensor, label: str, ax: Axes | None = None) -> Axes:
     """Return the Axes with the mean of several runs, and a band from the lowest to the highest.
 

@@ -412,7 +412,8 @@ def _best_step(attempt: Callable) -> Verdict:
     low, *_, high = curvatures = torch.linalg.eigvalsh(X.T @ X / 9)
     best = 2 / (low + high)
     slips = {
-        "on the edge: at 2/L the steepest direction never dies out": 2 / high,
+        "on the edge: at 2/L the steepest direction never dies out (XXᵀ? its smallest is 0)": 2
+        / high,
         "safe, but not the fastest: that is 1/L": 1 / high,
         "too small by the factor n: the loss is a mean": best / 9,
         "too large by the factor n: divide XᵀX by n": 9 * best,
@@ -445,7 +446,7 @@ def _diverging_fit(attempt: Callable) -> Verdict:
         if torch.allclose(got.double(), want * size**2, rtol=1e-3):
             return "converted the wrong way: divide the weights by the scale as well"
     if (X @ (got - want)).norm() > 1e-3 * (X @ want).norm():
-        return "it no longer diverges, but it has not arrived: are all columns of one size?"
+        return "not the weights of X: has every column root mean square 1, is all scaling undone?"
     return None
 
 
@@ -460,9 +461,7 @@ def _weighted_least_squares(attempt: Callable) -> Verdict:
         "the residuals are squared after weighting: give rows the root of c": solve(c**2, c**2),
         "X is weighted, y is not": solve(c, c.sqrt()),
         "y is weighted, X is not": solve(c**0, c.sqrt()),
-        "the root of c twice: each row of X and y is multiplied by it once": solve(
-            c.sqrt(), c.sqrt()
-        ),
+        "the squared residuals are weighted by the root of c, not by c": solve(c.sqrt(), c.sqrt()),
         "a large c means an important row: multiply, do not divide": solve(1 / c, 1 / c),
     }
     return _compare(attempt(X, y, c), solve(c, c), slips)

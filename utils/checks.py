@@ -224,11 +224,17 @@ def _softplus(attempt: Callable) -> Verdict:
 
 
 def _descend(
-    loss: Callable, start: Sequence[Tensor], lr: float = 0.1, keep: bool = False, rounds: int = 5
+    loss: Callable,
+    start: Sequence[Tensor],
+    lr: float = 0.1,
+    keep: bool = False,
+    late: bool = False,
+    rounds: int = 5,
 ) -> tuple[Tensor, Tensor]:
     """Return the parameters after gradient descent as one vector, and the loss of each round.
 
-    To `keep` the gradients of earlier rounds is the slip of never emptying .grad.
+    To `keep` the gradients of earlier rounds is the slip of never emptying .grad; `late` uses the
+    gradient of the round before.
     """
     parameters, total, losses = list(start), [0.0] * len(start), []
     for _ in range(rounds):
@@ -237,8 +243,9 @@ def _descend(
         gradients = torch.autograd.grad(
             losses[-1], leaves, allow_unused=True, materialize_grads=True
         )
-        total = [keep * t + g for t, g in zip(total, gradients, strict=True)]
-        parameters = [p - lr * t for p, t in zip(leaves, total, strict=True)]
+        before, total = total, [keep * t + g for t, g in zip(total, gradients, strict=True)]
+        used = before if late else total
+        parameters = [p - lr * t for p, t in zip(leaves, used, strict=True)]
     return nn.utils.parameters_to_vector(parameters).detach(), torch.stack(losses).detach()
 
 
@@ -261,6 +268,8 @@ def _rounds(
             raise
     if any(p is None for p in parameters):
         return NOT_DONE
+    if [p.shape for p in parameters] != [p.shape for p in start]:
+        return "the weights have another shape than at the start"
     got = nn.utils.parameters_to_vector(parameters).detach()
     if got.isnan().any():
         return f"{NOT_DONE}: the weights are nan"
@@ -279,6 +288,7 @@ def _rounds(
 LOOP_SLIPS = {
     f"{NOT_DONE}: each step adds the gradients of all rounds before": {"keep": True},
     "the sign of the update is flipped: the loss rises": {"lr": -0.1},
+    "step uses the gradient of the round before: it must come after backward": {"late": True},
     "the last gradient is not used: step must come after backward": {"rounds": 4},
 }
 LOOP_ERRORS = {
@@ -336,9 +346,12 @@ def _loop_rebinds(attempt: Callable) -> Verdict:
     def run(w: Tensor) -> list[Tensor]:
         for _ in range(5):
             w = attempt(w, X, y)
+            if w is None:  # `return w` was forgotten
+                break
         return [w]
 
-    return _rounds(run, lambda w: _sse(X @ w, y) / 6, [w])
+    slips = {"the loss is the mean over the examples, not the sum": lambda w: _sse(X @ w, y)}
+    return _rounds(run, lambda w: _sse(X @ w, y) / 6, [w], slips)
 
 
 def _loop_keeps_graphs(attempt: Callable) -> Verdict:

@@ -10,6 +10,7 @@ PY := $(BIN)/python
 CONSTRAINTS ?= tests/constraints.txt
 INSTALLED := .venv/installed$(if $(CONSTRAINTS),,-newest)
 PACKAGES := -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade)
+NPM := node_modules/.package-lock.json
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 
 # Whether uv may link from its cache into .venv; told so beforehand, it copies without a warning.
@@ -19,11 +20,14 @@ LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 # `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
 given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
 
-.PHONY: help run test lab refresh stamp lint bench constraints clean
+.PHONY: help run test lab refresh stamp slides site bundle lint bench constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
 	@echo "make test     the whole test suite (ARGS='notebooks/01*.ipynb' for a part)"
 	@echo "make lab      open JupyterLab on notebooks/"
+	@echo "make slides   every notebook as one HTML file and one PDF to project, in build/slides/"
+	@echo "make site     the course as web pages that need no network, in build/site/"
+	@echo "make bundle   all of it in one zip to carry into a room without a network, in build/"
 	@echo "make lint     check style and format, changing nothing"
 	@echo "make bench    time what the course promises to be fast"
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
@@ -38,6 +42,7 @@ run: $(INSTALLED)
 	@$(PY) -m tools.execute run $(NAMES)
 
 test: lint
+	@$(MAKE) --no-print-directory $(NPM) || echo "so slides and site are not tested"
 	@$(THREADS) $(PY) -m pytest -n 2 $(ARGS)
 
 lab: $(INSTALLED)
@@ -48,6 +53,15 @@ refresh: stamp
 
 stamp: $(INSTALLED)
 	@$(PY) -m tools.stamp $(call given,REPO,repo) $(call given,REF,ref)
+
+slides: $(INSTALLED) $(NPM)
+	@$(PY) -m tools.slides $(NAMES)
+
+site: $(INSTALLED) $(NPM)
+	@$(PY) -m tools.site
+
+bundle: slides site
+	@$(PY) -m tools.bundle
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet . \
@@ -61,7 +75,7 @@ constraints: $(INSTALLED)
 		--custom-compile-command "make constraints" requirements-dev.txt -o tests/constraints.txt
 
 clean:
-	rm -rf build .hypothesis .pytest_cache .ruff_cache
+	rm -rf build node_modules .hypothesis .pytest_cache .ruff_cache
 	find . -name .venv -prune -o '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
 # The file is made last: a .venv without it is half-made, and is made anew.
@@ -78,4 +92,9 @@ has no venv module: install it (Debian and Ubuntu: sudo apt install python3-venv
 	else echo "uv is not to be had here: installing with pip, which takes longer"; \
 	$(PY) -m pip install $(PACKAGES); fi \
 		|| { echo "The packages could not be installed (see above); the same command tries again" >&2; exit 1; }
+	@touch $@
+
+$(NPM): package.json package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js" >&2; exit 1; }
+	@npm ci --silent || { echo "npm ci failed: the packages of package-lock.json could not be had" >&2; exit 1; }
 	@touch $@

@@ -1,19 +1,12 @@
-"""A real browser for the tests of pages: the Chromium or Chrome of this machine, without a network."""
+"""A real browser for the tests of pages: the Chromium or Chrome that is installed."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-NAMES = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"]
-
-
-def find_browser() -> str | None:
-    """The path of the browser: `COURSE_BROWSER`, or the first of `NAMES` that is installed."""
-    return os.environ.get("COURSE_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+from tools.slides import find_browser
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +15,7 @@ def browser() -> Iterator[Browser]:
     if not (path := find_browser()):
         pytest.skip("no Chromium or Chrome found: install one, or name it in COURSE_BROWSER")
     with sync_playwright() as playwright:
-        with closing(playwright.chromium.launch(executable_path=path)) as chromium:
-            yield chromium
+        yield playwright.chromium.launch(executable_path=path)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import nbformat
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from pygments.formatters import HtmlFormatter
 
 from tools.execute import BUILD, find
@@ -111,16 +111,11 @@ def build(paths: list[Path], folder: Path) -> None:
         write(deck, render(path))
 
 
-def print_decks(decks: list[Path], browser: str) -> None:
-    """Beside every deck its handout: a page per slide, tasks without solutions."""
-    with sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=browser).new_page()
-        for deck in decks:
-            page.goto(f"{deck.absolute().as_uri()}?print-pdf")
-            page.evaluate("window.deckReady")
-            write(
-                deck.with_suffix(".pdf"), page.pdf(prefer_css_page_size=True, print_background=True)
-            )
+def print_deck(page: Page, deck: Path) -> None:
+    """Beside the deck its handout: a page per slide, tasks without solutions."""
+    page.goto(f"{deck.absolute().as_uri()}?print-pdf")
+    page.evaluate("window.deckReady")
+    write(deck.with_suffix(".pdf"), page.pdf(prefer_css_page_size=True, print_background=True))
 
 
 def main() -> None:
@@ -132,7 +127,10 @@ def main() -> None:
     decks = [SLIDES / f"{path.stem}.html" for path in paths]
     build(paths, SLIDES)
     if browser := find_browser():
-        print_decks(decks, browser)
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=browser).new_page()
+            for deck in decks:
+                print_deck(page, deck)
     else:
         print("no PDF: install Chromium or Chrome, or name it in COURSE_BROWSER")
     for deck in decks:

@@ -20,7 +20,7 @@ LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 # `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
 given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
 
-.PHONY: help run test lab refresh stamp slides site bundle lint bench constraints clean
+.PHONY: help run test lab refresh stamp slides site bundle lint bench matrix constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
 	@echo "make test     the whole test suite (ARGS='notebooks/01*.ipynb' for a part)"
@@ -34,6 +34,7 @@ help:
 	@echo "For maintainers:"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
 	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main; REPO= takes it out)"
+	@echo "make matrix   run the suite on the oldest and newest versions, and on Colab's; README's table"
 	@echo "make constraints  choose the newest versions of all packages anew"
 	@echo "PYTHON=python3.12 names the interpreter, CONSTRAINTS= installs the newest versions: both when"
 	@echo ".venv is made, so remove .venv first."
@@ -69,6 +70,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(PY) -m tools.bench
+
+matrix: $(INSTALLED) $(NPM)
+	@$(THREADS) $(PY) -m tools.matrix $(NAMES)
 
 constraints: $(INSTALLED)
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.10 --upgrade \

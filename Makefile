@@ -33,7 +33,8 @@ help:
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
-	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main; REPO= takes it out)"
+	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main;"
+	@echo "              REPO= takes it out; CHECK=1 only names what is stale)"
 	@echo "make matrix   run the suite on the oldest and newest versions, and on Colab's; README's table"
 	@echo "make constraints  choose the newest versions of all packages anew"
 	@echo "PYTHON=python3.12 names the interpreter, CONSTRAINTS= installs the newest versions: both when"
@@ -53,7 +54,7 @@ refresh: stamp
 	@$(PY) -m tools.execute refresh $(NAMES)
 
 stamp: $(INSTALLED)
-	@$(PY) -m tools.stamp $(call given,REPO,repo) $(call given,REF,ref)
+	@$(PY) -m tools.stamp $(call given,REPO,repo) $(call given,REF,ref) $(if $(CHECK),--check)
 
 slides: $(INSTALLED) $(NPM)
 	@$(PY) -m tools.slides $(NAMES)

@@ -1,7 +1,7 @@
 """Write the course's address into utils/course.py, the setup cells and the badges.
 
 The address stands in utils/course.py; everything else is derived from it. `make stamp` without
-a REPO therefore only brings the copies up to date.
+a REPO therefore only brings the copies up to date, and with CHECK=1 says which are not.
 """
 
 import argparse
@@ -14,7 +14,8 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-GITHUB, COLAB = "https://github.com/", "https://colab.research.google.com"
+GITHUB = "https://github.com/"
+COLAB, BINDER = "https://colab.research.google.com", "https://mybinder.org"
 BADGE = re.compile(r"(<!-- badge(?: (\w+))? -->\n?).*?(\n?<!-- /badge -->)", re.DOTALL)
 SETUP = """\
 # @title Setup: find the course's files or fetch them { display-mode: "form" }
@@ -35,8 +36,8 @@ if root is None:  # the notebook was opened alone, as in Colab
             subprocess.run(clone, check=True, capture_output=True, text=True, env=env)
             root = Path(half, "course").rename(here / "course")
     except (OSError, subprocess.CalledProcessError) as error:
-        fix = "Copy the course's folder utils beside this notebook and run this cell again"
-        raise RuntimeError(f"git clone: {getattr(error, 'stderr', '') or error}\\n{fix}") from None
+        fix = f"{url} could not be fetched: copy the course's folder utils beside this notebook"
+        raise RuntimeError(f"{getattr(error, 'stderr', '') or error}\\n{fix}") from None
 sys.path[:] = [str(root), *(p for p in sys.path if p != str(root))]
 if Path(getattr(sys.modules.get("utils"), "__file__", None) or "").parent != root / "utils":
     for name in [m for m in sys.modules if m.split(".")[0] == "utils"]:
@@ -53,26 +54,41 @@ def render_setup(url: str, ref: str) -> str:
     return source.replace("<ref>", ref).rstrip("\n")
 
 
-def render_badge(name: str, url: str, ref: str) -> str:
-    """The way into Colab for notebook `name`: a link, or words while there is no address.
+def render_badge(name: str, url: str, ref: str, pictures: bool = False) -> str:
+    """The ways into Colab and Binder for notebook `name`; words while there is no address.
 
     In HTML, since Markdown beside a comment that begins a line is not rendered.
     """
     if not url:
-        return "Colab: upload this notebook and the folder utils (one-click link to come)"
-    link = f"{COLAB}/github/{url.removeprefix(GITHUB)}/blob/{ref}/notebooks/{name}.ipynb"
-    picture = f'<img src="{COLAB}/assets/colab-badge.svg" alt="Open in Colab: {name}">'
-    return f'<a href="{link}">{picture}</a>'
+        return "Colab and Binder: one-click links to come"
+    repo, path = url.removeprefix(GITHUB), f"notebooks/{name}.ipynb"
+    ways = {
+        "Colab": (f"{COLAB}/github/{repo}/blob/{ref}/{path}", f"{COLAB}/assets/colab-badge.svg"),
+        "Binder": (f"{BINDER}/v2/gh/{repo}/{ref}?labpath={path}", f"{BINDER}/badge_logo.svg"),
+    }
+    if not pictures:
+        return "Open in " + " or ".join(f'<a href="{w[0]}">{way}</a>' for way, w in ways.items())
+    return " ".join(
+        f'<a href="{link}"><img src="{picture}" alt="Open in {way}: {name}"></a>'
+        for way, (link, picture) in ways.items()
+    )
 
 
 def stamp_text(text: str, name: str, url: str, ref: str) -> str:
-    """`text` with every badge renewed; a badge that names no notebook is one for `name`."""
-    return BADGE.sub(lambda m: m[1] + render_badge(m[2] or name, url, ref) + m[3], text)
+    """`text` with every badge renewed; a badge that names no notebook is one for `name`.
+
+    Only those that name one get pictures, as in the README: those of a notebook would be fetched
+    by slides and site, which must not need a network.
+    """
+    return BADGE.sub(lambda m: m[1] + render_badge(m[2] or name, url, ref, bool(m[2])) + m[3], text)
 
 
 def stamp_notebook(path: Path, url: str, ref: str) -> str:
     """The notebook's text with its setup cell and its badge renewed."""
-    notebook = nbformat.read(path, as_version=4)
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except Exception as error:  # nbformat promises no particular one
+        sys.exit(f"{path.name} is not a notebook: {type(error).__name__}; nothing was written")
     title = notebook.cells[0] if notebook.cells else {"source": ""}
     setups = [c for c in notebook.cells if "setup" in c.metadata.get("tags", [])]
     if len(setups) != 1 or len(BADGE.findall(title["source"])) != 1:
@@ -110,12 +126,13 @@ def write(path: Path, data: str | bytes) -> None:
         half.unlink(missing_ok=True)
 
 
-def main() -> None:
+def main() -> int:
     from utils import course
 
     parser = argparse.ArgumentParser(prog="python -m tools.stamp", description=__doc__)
     parser.add_argument("--repo", help="owner/name on GitHub; '' for no address")
     parser.add_argument("--ref", default=course.REPO_REF, help="branch or tag")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where stale")
     args = parser.parse_args()
     repo = r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.+$)[\w.-]+(?<!\.git)"
     if args.repo and not re.fullmatch(repo, args.repo, re.ASCII):
@@ -125,9 +142,14 @@ def main() -> None:
     url = course.REPO_URL if args.repo is None else args.repo and GITHUB + args.repo
     texts = stamp_all(url, args.ref)
     for path, text in texts.items():
-        write(path, text)
-        print(f"stamped {path.relative_to(ROOT).as_posix()}")
+        name = path.relative_to(ROOT).as_posix()
+        if args.check:
+            print(f"{name} is stale: make stamp writes its address, badge and setup cell anew")
+        else:
+            write(path, text)
+            print(f"stamped {name}")
+    return int(args.check and bool(texts))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

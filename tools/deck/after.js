@@ -21,6 +21,8 @@ function start() {
   const printing = /print-pdf/.test(window.location.search);
   if (printing) // the handout: tasks without solutions
     document.querySelectorAll("section section:has(.celltag_solution)").forEach((s) => s.remove());
+  document.querySelectorAll("aside.notes mjx-assistive-mml").forEach((formula) => formula.remove());
+  document.querySelectorAll("aside.notes details").forEach((hint) => (hint.open = true));
   let title = null;
   for (const slide of document.querySelectorAll("section section")) {
     title = [...slide.querySelectorAll("h1, h2, h3")].at(-1) || repeat(title, slide);

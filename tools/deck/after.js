@@ -23,7 +23,8 @@ function start() {
     document.querySelectorAll("section section:has(.celltag_solution)").forEach((s) => s.remove());
   let title = null;
   for (const slide of document.querySelectorAll("section section")) {
-    title = slide.querySelector("h1, h2, h3") || repeat(title, slide);
+    title = [...slide.querySelectorAll("h1, h2, h3")].at(-1) || repeat(title, slide);
+    slide.append(...slide.querySelectorAll("aside.notes")); // in a fragment only the first is shown
     fit(slide);
   }
   document.body.classList.remove("unfitted");

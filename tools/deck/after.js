@@ -1,13 +1,14 @@
 // When the formulas stand: fit the pictures to their slides, then hand over to reveal.js.
-const HEIGHT = 720, SMALLEST = 240;
+const HEIGHT = 720, WIDTH = 1168, SMALLEST = 240, GROWTH = 1.5;
 
+// Pictures take the room that the text leaves, and give some of theirs where it leaves none.
 function fit(slide) {
-  const excess = slide.scrollHeight - HEIGHT;
-  const pictures = [...slide.querySelectorAll(".outputs > div img")].filter((p) => p.height > SMALLEST);
-  if (excess <= 0 || pictures.length === 0) return;
-  const room = pictures.reduce((sum, p) => sum + p.height - SMALLEST, 0);
-  for (const p of pictures)
-    p.style.height = `${p.height - Math.min(1, (excess + 1) / room) * (p.height - SMALLEST)}px`;
+  const pictures = [...slide.querySelectorAll(".outputs > div img")];
+  const room = HEIGHT - 1 - slide.scrollHeight;
+  const changes = pictures.map((p) =>
+    room > 0 ? p.height * Math.min(GROWTH - 1, WIDTH / p.width - 1) : Math.min(0, SMALLEST - p.height));
+  const share = Math.min(1, room / changes.reduce((sum, change) => sum + change, 0));
+  pictures.forEach((p, i) => (p.style.height = `${p.height + share * changes[i]}px`));
 }
 
 function repeat(title, slide) {

@@ -72,7 +72,8 @@ def prepare(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type != "markdown":
-            cell.source = re.sub(r"\n{3,}", "\n\n", cell.source)
+            code = cell.source.replace("# @title ", "# ", 1)  # Colab's, for a folded cell
+            cell.source = re.sub(r"\n{3,}", "\n\n", code)
             continue
         text = BADGE.sub("", cell.source)
         text = re.sub(r"\]\((\d\d_\w+)\.ipynb(#[^)]*)?\)", r"](\1.html)", text)

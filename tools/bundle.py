@@ -24,15 +24,17 @@ FIRST_PAGE = """\
 <meta name="color-scheme" content="light dark">
 <title>Computing gradients in PyTorch: what to open</title>
 <style>
-body { font: 18px/1.6 system-ui, sans-serif; max-width: 44rem; margin: 3rem auto; padding: 0 1rem }
-li { margin: 0.7rem 0 }
+html { background: Canvas; color: CanvasText; font: 18px/1.6 system-ui, sans-serif }
+body { max-width: 44rem; margin: 3rem auto; padding: 0 1rem }
+h1 { line-height: 1.2 }
+ol > li { margin: 0.7rem 0 }
 </style>
 <main>
 <h1>Computing gradients in PyTorch</h1>
 <p>Reading and projecting need a browser and nothing else, no network either.</p>
 <ol>
 <li><b>Read</b>: <a href="build/site/index.html">the course as web pages</a>.</li>
-<li><b>Project</b>: <decks>.</li>
+<li><b>Project</b>:<br><decks></li>
 <li><b>Install</b>, once and with a network: in a terminal in this folder, <code>make run</code>
 (Python 3.10 or newer). Without make, type the lines in README.md under <i>Start</i>.</li>
 <li><b>Run</b> the notebooks, with or without a network: <code>make lab</code>.</li>
@@ -72,7 +74,7 @@ def first_page(mnist: bool) -> str:
         pdf = f' (<a href="{deck}.pdf">PDF</a>)' if (ROOT / f"{deck}.pdf").is_file() else ""
         links.append(f'<a href="{deck}.html">{title}</a>{pdf}')
     where = "is in this folder" if mnist else "is downloaded by notebook 05, or smaller digits used"
-    return FIRST_PAGE.replace("<decks>", ",\n".join(links)).replace("<where>", where)
+    return FIRST_PAGE.replace("<decks>", "<br>\n".join(links)).replace("<where>", where)
 
 
 def pack(files: dict[str, bytes], folder: str) -> bytes:

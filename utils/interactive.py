@@ -1,14 +1,13 @@
 """Figures to play with: HTML that needs neither kernel nor network, its numbers all from PyTorch.
 
 Each figure holds all its positions beforehand. Where no script may run, as in an untrusted notebook
-or on paper, it is a picture with a table or a list.
+or on paper, it is a picture with a table or a list. The Stepper has a file of its own.
 """
 
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -17,23 +16,16 @@ import torch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from utils import drawing
-from utils.drawing import BADGE, HEAD, LANE, MARGIN, SLIDE, Point
-from utils.graph import Graph, GraphEdge, GraphError, GraphNode, short
+from utils.graph import GraphError
 
 MAX_POSITIONS = 101  # of a slider
-MAX_TENSORS = 9  # of a Stepper: the boxes of more cannot be read
 DRAWN_STEPS = 20  # of a path of descent
-MOVES = "First", "Back", "Next", "Last"
-SCRIPTS = {
-    "^": str.maketrans("0123456789+-=()niTkxyab⊤", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱᵀᵏˣʸᵃᵇᵀ"),
-    "_": str.maketrans("0123456789+-=()ijknx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢⱼₖₙₓ"),
-}
-SYMBOLS = {"top": "⊤", "Vert": "‖", "cdot": "·", "times": "×", "partial": "∂", "pi": "π"}
-SYMBOLS |= {"alpha": "α", "beta": "β", "lambda": "λ", "mu": "μ", "sigma": "σ", "theta": "θ"}
+SUBSCRIPTS = str.maketrans("0123456789+-=()ijknx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢⱼₖₙₓ")
+
+Point = Sequence[float]
 
 
-class _Figure:
+class Figure:
     """HTML whose changing parts have one value per position, and the same in words."""
 
     kind, html, text = "", "", ""
@@ -55,28 +47,18 @@ class _Figure:
         values = [escape(text) for text in texts]
         return f"<{tag} {more}{self._bind(values)}>{values[self.still]}</{tag}>"
 
-    def table(self, head: Sequence[str], rows: Iterable[tuple], more: str = "") -> str:
-        """Return a table; a cell is a text, which is its row's title, or one text per position."""
+    def table(self, head: Sequence[str], rows: Iterable[Sequence], kinds: Sequence[str]) -> str:
+        """Return a table; `kinds` are its columns' classes. Cells of kind "title" do not change."""
         lines = ["".join(f"<th scope='col'>{escape(text)}</th>" for text in head)]
         for row in rows:
-            kinds = ("value", "grad") * len(row)
-            lines.append(
-                "".join(
-                    f"<th scope='row'>{escape(cell)}</th>"
-                    if isinstance(cell, str)
-                    else self.element("td", cell, f"class='{kind}'")
-                    for cell, kind in zip(row, ("",) + kinds, strict=False)
-                )
+            cells = (
+                f"<th scope='row'>{escape(cell)}</th>"
+                if kind == "title"
+                else self.element("td", cell, f"class='{kind}'")
+                for cell, kind in zip(row, kinds, strict=True)
             )
-        return f"<table {more}>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-    def slider(self, label: str, values: Sequence[str], words: Sequence[str]) -> str:
-        """Return the control of a figure whose positions are numbers."""
-        said = self.attribute("aria-valuetext", words)
-        return (
-            f"<label><span>{label} = {self.element('b', values)}</span><input type='range' min='0' "
-            f"max='{len(values) - 1}' value='{self.still}' {said}></label>"
-        )
+            lines.append("".join(cells))
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     def finish(self, title: str, svg: str, alt: str, controls: str, panel: str) -> None:
         """Put the HTML together, with the style and the script that stand beside this file."""
@@ -87,10 +69,10 @@ class _Figure:
         frames = json.dumps(self.frames, ensure_ascii=False, separators=(",", ":"))
         self.html = (
             f"<figure class='course-figure {self.kind}' aria-label='{escape(title)}' "
-            "data-lm-suppress-shortcuts='true' data-prevent-swipe='' "
+            f"data-lm-suppress-shortcuts='true' data-prevent-swipe='' "
             f"data-frames='{escape(frames, quote=False).replace(chr(39), '&#39;')}'>"
             f"<style>{page}</style><div class='controls' hidden>{controls}</div><div class='body'>"
-            "<div class='view' tabindex='0' role='group' aria-label='Picture'>"
+            f"<div class='view' tabindex='0' role='group' aria-label='Picture'>"
             f"<img alt='{escape(alt)}' src=\"{source}\"></div>"
             f"<div class='panel'>{panel}</div></div><script>{js}</script></figure>"
         )
@@ -104,7 +86,34 @@ class _Figure:
         return f" data-bind='{self.frames.index(list(values))}{name}'"
 
 
-class Explorer(_Figure):
+class _Slider(Figure):
+    """A figure whose positions are numbers, `step` apart; it begins at the one next to `start`."""
+
+    def __init__(self, low: float, high: float, step: float, start: float | None):
+        count = round((high - low) / step) + 1 if step > 0 else 0
+        if not 2 <= count <= MAX_POSITIONS:
+            raise ValueError(
+                f"from {low} to {high} by {step} are not 2 to {MAX_POSITIONS} positions: "
+                "choose another step"
+            )
+        self.grid = [round(low + i * step, 4) for i in range(count)]
+        start = self.grid[count // 2] if start is None else start
+        super().__init__(min(range(count), key=lambda i: abs(self.grid[i] - start)))
+
+    def slide(self, label: str, svg: str, alt: str, words: Sequence[str], table: str) -> None:
+        """Put the figure together, with its slider, and with its sentences above the table."""
+        values, said = [number(x) for x in self.grid], self.attribute("aria-valuetext", words)
+        slider = (
+            f"<label><span>{label} = {self.element('b', values)}</span><input type='range' min='0' "
+            f"max='{len(values) - 1}' value='{self.still}' {said}></label>"
+        )
+        panel = self.element("p", words) + table
+        self.finish(f"Explore by {label}", svg, f"{alt} {words[self.still]}", slider, panel)
+        told = " ".join(words[i] for i in sorted({0, self.still, len(words) - 1}))
+        self.text = f"Explorer of {len(words)} positions. {told}"
+
+
+class Explorer(_Slider):
     """The curve of a function of one number: drag x, and see tangent, values and gradients.
 
     `function` takes a tensor x and returns what it computes on the way, the output last:
@@ -120,35 +129,30 @@ class Explorer(_Figure):
         function: Callable[[Tensor], Mapping[str, Tensor]],
         low: float,
         high: float,
-        *,
         step: float = 0.05,
         start: float | None = None,
     ):
-        xs = _grid(low, high, step)
-        super().__init__(_nearest(xs, start))
-        runs = [_evaluate(function, x) for x in xs]
+        super().__init__(low, high, step, start)
+        runs = [_evaluate(function, x) for x in self.grid]
         if any(list(run) != list(runs[0]) for run in runs):
             raise ValueError("the function returns other names at another x: return the same ones")
-        texts = {n: tuple([_number(run[n][i]) for run in runs] for i in (0, 1)) for n in runs[0]}
-        (x, slopes), (*_, (f, (ys, _))) = texts["x"], texts.items()
-        words = [_tell_slope(_name(f), *point) for point in zip(x, ys, slopes, strict=True)]
-        svg = self._picture([(*run["x"], run[f][0]) for run in runs], _name(f), ys, slopes)
-        rows = [(_name(name), *cells) for name, cells in texts.items()]
-        panel = self.element("p", words)
-        panel += self.table(["", "value", f"gradient of {_name(f)}"], rows)
-        alt = f"The curve of {_name(f)}, x from {x[0]} to {x[-1]}, and a tangent. "
-        controls = self.slider("x", x, words)
-        self.finish(f"Explore {_name(f)}", svg, alt + words[self.still], controls, panel)
-        self.text = f"Explorer of {f} at {len(xs)} points. {_some(words, self.still)}"
+        texts = {name: [[number(run[name][i]) for run in runs] for i in (0, 1)] for name in runs[0]}
+        (xs, slopes), (*_, (f, (ys, _))) = texts["x"], texts.items()
+        words = [_tell_slope(index(f), *point) for point in zip(xs, ys, slopes, strict=True)]
+        svg = self._picture([(*run["x"], run[f][0]) for run in runs], index(f), ys, slopes)
+        rows = [(index(name), *cells) for name, cells in texts.items()]
+        head = ["", "value", f"gradient of {index(f)}"]
+        table = self.table(head, rows, ("title", "value", "grad"))
+        self.slide("x", svg, f"The curve of {index(f)} over x, and a tangent.", words, table)
 
     def _picture(
-        self, runs: Sequence[Sequence[float]], f: str, values: list[str], slopes: list[str]
+        self, runs: Sequence[Point], f: str, values: Sequence[str], slopes: Sequence[str]
     ) -> str:
         """Return the curve, its tangent and the point on it; a run is x, slope and value."""
         xs, _, ys = zip(*runs, strict=True)
         rise, reach = max(ys) - min(ys) or 1, 0.2 * (xs[-1] - xs[0])
         low = min(ys) - 0.15 * rise
-        plot = _Plot((52, 40, 600, 292), (xs[0], xs[-1]), (low, max(ys) + 0.15 * rise), 0.04)
+        plot = _Plot((52, 40, 600, 292), (xs[0], xs[-1]), (low, max(ys) + 0.15 * rise))
         tangents, drops, dots = [], [], []
         for x, slope, y in runs:
             h = reach / math.hypot(1, 2 * slope * reach / rise)
@@ -163,15 +167,14 @@ class Explorer(_Figure):
         )
         value, slope = (self.element("tspan", t, "class='n'") for t in (values, slopes))
         key = (
-            "<path class='line' d='M60 20h36'/><g class='back'><path class='line' d='M300 20h36'/>"
-            f"</g><text class='v start' x='104' y='20'>{_svg(f)} = {value}</text>"
+            f"<path class='line' d='M60 20h36'/><text class='v start' x='104' y='20'>{italic(f)} = "
+            f"{value}</text><g class='back'><path class='line' d='M300 20h36'/></g>"
             f"<text class='g start' x='344' y='20'>tangent, slope {slope}</text>"
         )
-        drag = f"data-drag='{plot.x(xs[0])} {plot.x(xs[-1])}'"
-        return _root((0, 0, 612, 340), key + plot.draw(content, "x"), drag)
+        return root((0, 0, 612, 340), key + plot.draw(content, "x"), plot.drag)
 
 
-class DescentExplorer(_Figure):
+class DescentExplorer(_Slider):
     """Gradient descent on a quadratic loss of two weights: choose the learning rate, see the fate.
 
     `loss` takes the weights; `descend` takes a learning rate from `low` to `high`, and returns a
@@ -188,333 +191,61 @@ class DescentExplorer(_Figure):
         descend: Callable[[float], Tensor],
         low: float,
         high: float,
-        *,
         step: float = 0.05,
         start: float | None = None,
     ):
-        lrs = _grid(low, high, step)
-        super().__init__(_nearest(lrs, start))
-        paths = [_path(descend, lr) for lr in lrs]
+        super().__init__(low, high, step, start)
+        paths = [_path(descend, lr) for lr in self.grid]
         bowl = _Bowl(loss, paths[0][0])
-        flat, steep = ([1 - lr * curvature for lr in lrs] for curvature in bowl.curvatures)
-        predicted = [max(abs(a), abs(b)) for a, b in zip(flat, steep, strict=True)]
-        measured = [_rate((path - bowl.minimum).norm(dim=1)) for path in paths]
-        cells = [[_number(v, 3) for v in row] for row in (flat, steep, predicted, measured)]
-        alphas, (mu, L) = [_number(lr) for lr in lrs], bowl.curvatures
-        words = [
-            f"At α = {alpha}, descent {_fate(lr * L)}: predicted factor per step {p}, measured {m}."
-            for alpha, lr, p, m in zip(alphas, lrs, *cells[2:], strict=True)
-        ]
-        names = f"1 − αμ, μ = {_number(mu, 3)}", f"1 − αL, L = {_number(L, 3)}"
-        names += "predicted: larger size", "measured on the path"
-        panel = self.element("p", words)
-        panel += self.table(["error per step", "factor"], zip(names, cells, strict=True))
-        svg = self._picture(lrs, paths, bowl, predicted, measured)
-        alt = "Left, the path of gradient descent on level sets; right, the factor over α. "
-        controls = self.slider("learning rate α", alphas, words)
-        self.finish("Explore the learning rate", svg, alt + words[self.still], controls, panel)
-        self.text = f"Explorer of {len(lrs)} learning rates. {_some(words, self.still)}"
-
-    def _picture(
-        self,
-        lrs: list[float],
-        paths: list[Tensor],
-        bowl: "_Bowl",
-        predicted: list[float],
-        measured: list[float],
-    ) -> str:
-        """Return two plots: the path on level sets, and the factor over the learning rate."""
-        (a, b), reach = bowl.minimum.tolist(), bowl.reach
-        left = _Plot((52, 12, 352, 312), (a - reach, a + reach), (b - reach, b + reach))
-        walks = [_seen(path[: DRAWN_STEPS + 1].tolist(), (a, b), 3 * reach) for path in paths]
-        line = self.attribute("d", [left.path(walk) for walk in walks])
-        marks = self.attribute("d", [left.path(walk, marks=True) for walk in walks])
-        walk = (
-            f"{bowl.rings(left)}<g class='back'><path class='line thin' {line}/></g>"
-            f"<path class='marks' {marks}/><text x='{left.x(a)}' y='{left.y(b)}'>★</text>"
-        )
         mu, L = bowl.curvatures
-        right = _Plot(
-            (430, 12, 730, 312), (lrs[0], lrs[-1]), (0, max(1.2, *predicted) + 0.05), 0.04
+        modes = [[1 - lr * curvature for lr in self.grid] for curvature in (mu, L)]
+        predicted = [max(abs(a), abs(b)) for a, b in zip(*modes, strict=True)]
+        measured = [_rate((path - bowl.minimum).norm(dim=1)) for path in paths]
+        *modes, p, m = ([number(v, 3) for v in row] for row in (*modes, predicted, measured))
+        words = [
+            f"At α = {number(lr)}, descent {_fate(lr * L)}: a step multiplies the error by {p}."
+            for lr, p in zip(self.grid, p, strict=True)
+        ]
+        names = f"along μ = {number(mu, 3)}: 1 − αμ", f"along L = {number(L, 3)}: 1 − αL"
+        rows = [(name, mode, [""] * len(p)) for name, mode in zip(names, modes, strict=True)]
+        head, kinds = ["factor per step", "predicted", "measured"], ("title", "value", "grad")
+        table = self.table(head, [*rows, ("error", p, m)], kinds)
+        rates = _Plot((430, 12, 730, 312), (low, high), (0, max(1.2, *predicted) + 0.05))
+        plots = self._walks(paths, bowl) + self._rates(rates, predicted, measured, (mu, L))
+        alt = "Left, the path of gradient descent on level sets; right, the factor per step over α."
+        self.slide("learning rate α", root((0, 0, 742, 356), plots, rates.drag), alt, words, table)
+
+    def _walks(self, paths: Sequence[Tensor], bowl: "_Bowl") -> str:
+        """Return the plot of the path on level sets."""
+        (a, b), reach = bowl.minimum.tolist(), bowl.reach
+        plot = _Plot((52, 12, 352, 312), (a - reach, a + reach), (b - reach, b + reach), 0)
+        walks = [_seen(path[: DRAWN_STEPS + 1].tolist(), (a, b), 3 * reach) for path in paths]
+        line = self.attribute("d", [plot.path(walk) for walk in walks])
+        marks = self.attribute("d", [plot.path(walk, marks=True) for walk in walks])
+        content = (
+            f"{bowl.rings(plot)}<g class='back'><path class='line thin' {line}/></g>"
+            f"<path class='marks' {marks}/><text x='{plot.x(a)}' y='{plot.y(b)}'>★</text>"
         )
-        dots = [f"translate({right.at(*p)})" for p in zip(lrs, measured, strict=True)]
-        edges = right.path([(-9, 1), (99, 1)]) + right.path([(2 / L, 0), (2 / L, 9)])
-        edges += right.path([(2 / (L + mu), 0), (2 / (L + mu), 9)])
-        names = {"2/L": 2 / L, "2/(L+μ)": 2 / (L + mu)}
-        rates = (
-            f"<path class='drop' d='{edges}'/>"
-            f"<path class='line' d='{right.path(zip(lrs, predicted, strict=True))}'/>"
+        return plot.draw(content, "w₁", "w₂")
+
+    def _rates(
+        self, plot: "_Plot", predicted: Sequence[float], measured: Sequence[float], ends: Point
+    ) -> str:
+        """Return the plot of the factor per step over the learning rate."""
+        dots = [f"translate({plot.at(*p)})" for p in zip(self.grid, measured, strict=True)]
+        content = (
+            f"<path class='drop' d='{plot.path([(-9, 1), (99, 1)])}'/>"
+            f"<path class='line' d='{plot.path(zip(self.grid, predicted, strict=True))}'/>"
             f"<circle class='dot' r='8' {self.attribute('transform', dots)}/>"
-            "<path class='line' d='M446 260h36'/><text class='v start' x='490' y='260'>predicted"
+            "<path class='line' d='M446 258h36'/><text class='v start' x='490' y='258'>predicted"
             "</text><circle class='dot' cx='464' cy='286' r='8'/>"
             "<text class='g start' x='490' y='286'>measured</text>"
         )
-        for name, lr in names.items():
-            at = f"translate({right.at(lr, 0.06)}) rotate(-90)"
-            rates += f"<text class='start small' transform='{at}' y='-10'>{_svg(name)}</text>"
-        svg = left.draw(walk, "w₁", "w₂")
-        svg += right.draw(rates, "learning rate α", "error, factor per step")
-        return _root((0, 0, 742, 356), svg, f"data-drag='{right.x(lrs[0])} {right.x(lrs[-1])}'")
-
-
-class Stepper(_Figure):
-    """The picture of a `Graph` that is walked forward, then backward, one tensor per step.
-
-    At a backward step, the gradient that has arrived at a tensor is multiplied by each local
-    derivative, and the product sent on; accumulators are shown as they stand after it. Raises
-    GraphError, with what to do, where there is nothing to walk or too much to read.
-    """
-
-    kind = "stepper"
-
-    def __init__(self, graph: Graph):
-        _refuse_unreadable(graph)
-        self.graph, self.last = graph, 2 * len(graph.nodes)
-        super().__init__(still=self.last)
-        nodes = graph.nodes
-        self.forward = {node.name: i for i, node in enumerate(reversed(nodes), 1)}
-        self.backward = {node.name: i for i, node in enumerate(nodes, len(nodes) + 1)}
-        self.sums = {node.name: self._accumulator(node) for node in nodes}
-        steps = [("forward", self._tell_forward(node)) for node in reversed(nodes)]
-        steps += [("backward", self._tell_backward(node)) for node in nodes]
-        words = ["Names and arrows only: nothing is computed yet. The first steps go forward."]
-        for i, (way, step) in enumerate(steps, 1):
-            words.append(f"Step {i} of {self.last}, {way}. {step}")
-        title = f"The computational graph of {_name(graph.output.name)}, in {self.last} steps"
-        panel = self.element("p", words, "role='status' hidden") + self._products()
-        panel += f"<ol>{''.join(f'<li>{escape(step)}</li>' for _, step in steps)}</ol>"
-        buttons = (f"<button type='button' value='{m.lower()}'>{m}</button>" for m in MOVES)
-        alt = f"{title}, all of them done; they are told below."
-        self.finish(title, self._picture(), alt, "".join(buttons), panel)
-        self.text = f"{title}. {' '.join(step for _, step in steps)}"
-
-    def _accumulator(self, node: GraphNode) -> list[str]:
-        """Return what a tensor's accumulator holds at each position, and how it came to it."""
-        texts = [""] * (self.last // 2 + 1)
-        texts += ["0" if node.parts else _short(node.grad)] * (self.last // 2)
-        arriving, total = [e for e in self.graph.edges if e.source is node], None
-        for edge in arriving:
-            before, total = total, edge.sent if total is None else total + edge.sent
-            text = _short(node.grad if edge is arriving[-1] else total)
-            if before is not None:
-                text = f"{_short(before)} + {_short(edge.sent)} = {text}".replace("+ −", "− ")
-            at = self.backward[edge.target.name]
-            texts[at:] = [text] * len(texts[at:])
-        return texts
-
-    def _after(self, edge: GraphEdge) -> str:
-        """Return the accumulator of an edge's source right after the edge has sent."""
-        total = self.sums[edge.source.name][self.backward[edge.target.name]]
-        return f"{_partial(self.graph.output, edge.source)} = {total}"
-
-    def _tell_forward(self, node: GraphNode) -> str:
-        """Return in words what the forward pass computes at a tensor."""
-        value = "" if node.value is None else _short(node.value)
-        told = " = ".join(part for part in (_name(node.name), _plain(node.formula), value) if part)
-        sources = [_name(edge.source.name) for edge in self.graph.edges if edge.target is node]
-        return f"{node.title}: {told}" + (f", from {' and '.join(sources)}." if sources else ".")
-
-    def _tell_backward(self, node: GraphNode) -> str:
-        """Return in words what happens when the backward pass visits a tensor."""
-        f = self.graph.output
-        arrived = f"{node.title}: {_partial(f, node)} = {self.sums[node.name][-1]}"
-        told = [arrived + (" is the start." if node is f else " is complete.")]
-        for edge in (edge for edge in self.graph.edges if edge.target is node):
-            local = _short(edge.local) if edge.local.numel() == 1 else _plain(edge.label)
-            local = f"({local})" if local.startswith("−") else local or _partial(node, edge.source)
-            product = f"{_short(node.grad)} × {local} = {_short(edge.sent)}"
-            told.append(f"{product} goes to {_name(edge.source.name)}: {self._after(edge)}.")
-        return " ".join(told)
-
-    def _products(self) -> str:
-        """Return the table of what is sent: a row per edge of the tensor that is visited."""
-        sent: list[list[list[str]]] = [[] for _ in range(self.last + 1)]
-        for edge in self.graph.edges:
-            incoming = f"{_partial(self.graph.output, edge.target)} = {_short(edge.target.grad)}"
-            row = [incoming, _local(edge), _short(edge.sent), self._after(edge)]
-            sent[self.backward[edge.target.name]].append(row)
-        rows = [
-            tuple(zip(*(row[k] if k < len(row) else [""] * 4 for row in sent), strict=True))
-            for k in range(max(map(len, sent)))
-        ]
-        head = ["incoming gradient", "× local derivative", "= what is sent", "accumulator"]
-        return self.table(head, rows, "hidden")
-
-    def _picture(self) -> str:
-        """Return the graph, in the layout of `draw_graph`."""
-        edges = self.graph.edges[::-1]
-        rows = {node.name: self._rows(node) for node in self.graph.nodes}
-        tags = [[_Row(_svg(text), _width(text), "g")] for text in map(_local, edges)]
-        boxes, tags, arrows, room = _lay_out(self.graph, rows, tags)
-        drawn = []
-        for edge, (is_back, curve) in zip(edges + edges, arrows, strict=True):
-            at = (self.backward if is_back else self.forward)[edge.target.name]
-            phases = ("back off", "back now", "back") if is_back else ("wait", "now", "")
-            drawn.append(f"<g {self._phases(at, *phases)}>{_arrow(curve)}</g>")
-        for edge, tag in zip(edges, tags, strict=True):
-            at = self.backward[edge.target.name]
-            drawn.append(f"<g {self._phases(at, 'back off', 'back now', 'back')}>{_box(tag)}</g>")
-        for name, box in boxes.items():
-            now = {self.forward[name]: "now", self.backward[name]: "now back"}
-            at = self.attribute("class", [now.get(i, "") for i in range(self.last + 1)], "")
-            drawn.append(f"<g {at}>{_box(box)}</g>")
-            if box.adds_up:
-                drawn.append(f"<g {self._phases(self.last // 2 + 1, 'off')}>{_badge(box)}</g>")
-        return _root(room, "".join(drawn))
-
-    def _phases(self, at: int, before: str, now: str = "", after: str = "") -> str:
-        """Return the class attribute of what happens at position `at`."""
-        values = [before] * at + [now] + [after] * (self.last - at)
-        return self.attribute("class", values, after)
-
-    def _rows(self, node: GraphNode) -> list["_Row"]:
-        """Return the lines of a tensor's box: title, name and formula, value, accumulator."""
-        formula = f" = {_plain(node.formula)}" if node.formula else ""
-        named, symbol = _name(node.name) + formula, f"{_partial(self.graph.output, node)} = "
-        rows = [
-            _Row(escape(node.title), _width(node.title, 13), "t", 20),
-            _Row(_svg(named), _width(named)),
-        ]
-        if node.value is not None:
-            value, show = _short(node.value), self._phases(self.forward[node.name], "off")
-            rows.append(_Row(f"<tspan class='n'>{value}</tspan>", _width(value), "v", show=show))
-        sums = [s if len(s) < 14 else s.rpartition("= ")[2] for s in self.sums[node.name]]
-        line = _svg(symbol) + self.element("tspan", sums, "class='n'")
-        width = _width(symbol) + max(map(_width, sums)) - _width("")
-        show = self._phases(self.last // 2 + 1, "off")
-        return [*rows, _Row(line, width, "g", show=show)]
-
-
-@dataclass
-class _Row:
-    """A line of text in a box: its size, its class, and when it is shown."""
-
-    svg: str
-    width: float
-    kind: str = ""
-    height: float = 26
-    show: str = ""
-
-
-def _refuse_unreadable(graph: Graph) -> None:
-    """Raise GraphError for what is no graph, has nothing to walk, or too much to read."""
-    if not isinstance(graph, Graph):
-        raise GraphError('a Stepper walks a Graph: Stepper(read_graph(f, {"x": x, "f": f}))')
-    if not graph.edges:
-        raise GraphError("the output is itself a leaf tensor: compute something from it first")
-    if len(graph.nodes) > MAX_TENSORS:
-        raise GraphError(
-            f"the graph has {len(graph.nodes)} tensors, and no more than {MAX_TENSORS} can be read "
-            "in one picture: name fewer of them, or take a smaller example"
-        )
-
-
-def _lay_out(graph: Graph, rows: Mapping[str, list[_Row]], tags: Sequence[list[_Row]]) -> tuple:
-    """Return where `draw_graph` would put boxes and labels of these sizes, the arrows, the room.
-
-    Widths are estimated by `_width` and not measured: so the picture is the same everywhere.
-    """
-    layers, routes = drawing._places(graph, down=False, backward=True)
-    boxes, labels = {}, []
-    for edge, route, lines in zip(reversed(graph.edges), routes, tags, strict=True):
-        boxes |= {edge.source.name: route[0], edge.target.name: route[-1]}
-        labels.append(next(place for place in route[1:-1] if place.lines))
-        labels[-1].lines = lines
-    for name, box in boxes.items():
-        box.lines = rows[name]
-    for place in (place for row in layers for place in row):
-        place.__post_init__()  # takes its size from its lines
-    drawing._order(layers)
-    drawing._level(layers, routes)
-    ways = drawing._lay_out(layers, routes)
-    if len(layers) == 2 * len(routes) + 1 and layers[-1][0].at[0] > SLIDE[0]:
-        ways = drawing._fold([row[0] for row in layers], SLIDE)
-    arrows = drawing._arrows(routes, ways, backward=True)
-    points = [point for _, curve in arrows for point in curve]
-    for (x, y), (width, height) in ((place.at, place.size) for place in (*boxes.values(), *labels)):
-        points += [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
-    (left, *_, right), (top, *_, bottom) = map(sorted, zip(*points, strict=True))
-    return boxes, labels, arrows, (left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN)
-
-
-def _box(place: drawing._Place) -> str:
-    """Return a box with its lines, and the ring that marks a tensor at work."""
-    (x, y), (width, height) = place.at, place.size
-    ring = _rect("ring", x, y, width + 10, height + 10) if len(place.lines) > 1 else ""
-    parts = [ring, _rect("box", x, y, width, height)]
-    y -= sum(row.height for row in place.lines) / 2
-    for row in place.lines:
-        y += row.height / 2
-        text = f"<text class='{row.kind}' x='{_length(x)}' y='{_length(y)}'>{row.svg}</text>"
-        if row.show:
-            band = _rect(f"{row.kind}b", x, y, width - 4, row.height - 2)
-            text = f"<g {row.show}>{band}{text}</g>"
-        parts.append(text)
-        y += row.height / 2
-    return "".join(parts)
-
-
-def _badge(box: drawing._Place) -> str:
-    """Return the badge where several gradients meet and are added up."""
-    levels = sorted(c + LANE / 2 * place.side for place, c in drawing._ports(box, 1).items())
-    x, y = box.at[0] + box.size[0] / 2 + BADGE, (levels[0] + levels[-1]) / 2
-    rect = _rect("sum", x, y, 2 * BADGE, 2 * BADGE + levels[-1] - levels[0])
-    return f"{rect}<text class='plus' x='{_length(x)}' y='{_length(y)}'>+=</text>"
-
-
-def _arrow(curve: Sequence[Point]) -> str:
-    """Return an arrow along a Bézier curve; its line ends inside its tip."""
-    (a, c), (b, d) = curve[-2:]
-    x, y = (b > a) - (b < a), (d > c) - (d < c)  # the direction: an arrow ends level
-    *points, end = [f"{_length(p)} {_length(q)}" for p, q in curve]
-    points.append(f"{_length(b - HEAD * x)} {_length(d - HEAD * y)}")
-    tip = f"translate({end}) rotate({_length(math.degrees(math.atan2(y, x)))})"
-    line = f"M{points[0]}C{' '.join(points[1:])}"
-    return (
-        f"<path class='line' d='{line}'/><path class='tip' d='M0 0l-14-6v12z' transform='{tip}'/>"
-    )
-
-
-def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
-    corner = f"x='{_length(x - width / 2)}' y='{_length(y - height / 2)}'"
-    size = f"width='{_length(width)}' height='{_length(height)}'"
-    return f"<rect class='{kind}' {corner} {size} rx='6'/>"
-
-
-def _partial(above: GraphNode, below: GraphNode) -> str:
-    return f"∂{_name(above.name)}/∂{_name(below.name)}"
-
-
-def _local(edge: GraphEdge) -> str:
-    """Return a local derivative: its symbol, its label if there is one, its number or shape."""
-    label, number = _plain(edge.label), _short(edge.local)
-    parts = [_partial(edge.target, edge.source), label, "" if number == label else number]
-    return " = ".join(part for part in parts if part)
-
-
-# From here on: what the explorers compute, and how they plot it.
-
-
-def _grid(low: float, high: float, step: float) -> list[float]:
-    """Return the numbers from `low` to `high`, `step` apart, as a slider takes them."""
-    count = round((high - low) / step) + 1 if step > 0 else 0
-    if not 2 <= count <= MAX_POSITIONS:
-        raise ValueError(
-            f"from {low} to {high} by {step} are not 2 to {MAX_POSITIONS} positions: "
-            "choose another step"
-        )
-    return [round(low + i * step, 4) for i in range(count)]
-
-
-def _nearest(grid: Sequence[float], start: float | None) -> int:
-    """Return the position of the number nearest to `start`, by default the middle one."""
-    wanted = grid[len(grid) // 2] if start is None else start
-    return min(range(len(grid)), key=lambda i: abs(grid[i] - wanted))
-
-
-def _some(words: Sequence[str], still: int) -> str:
-    """Return the first, the still and the last sentence."""
-    return " ".join(words[i] for i in sorted({0, still, len(words) - 1}))
+        for name, lr in {"2/(L+μ)": 2 / sum(ends), "2/L": 2 / ends[1]}.items():
+            at = f"translate({plot.at(lr, 0.06)}) rotate(-90)"
+            content += f"<path class='drop' d='{plot.path([(lr, 0), (lr, 9)])}'/>"
+            content += f"<text class='start small' transform='{at}' y='-10'>{italic(name)}</text>"
+        return plot.draw(content, "learning rate α", "error, factor per step")
 
 
 def _evaluate(function: Callable, x: float) -> dict[str, tuple[float, float]]:
@@ -565,7 +296,7 @@ def _fate(stretch: float) -> str:
     return "diverges" if stretch > 2 else "jumps to and fro without end"
 
 
-def _seen(walk: Sequence[Point], center: Point, reach: float) -> list[Point]:
+def _seen(walk: Sequence[Point], center: Point, reach: float) -> Sequence[Point]:
     """Return the points of a path up to the first that is far away."""
     far = (i for i, point in enumerate(walk) if math.dist(point, center) > reach)
     return walk[: next(far, len(walk)) + 1]
@@ -589,30 +320,31 @@ class _Bowl:
         (a, b), (_, d) = self.hessian.tolist()
         angle = math.degrees(math.atan2(2 * b, a - d) / 2)  # of the steep direction
         flat, steep = (curvature**0.5 for curvature in self.curvatures)
-        unit = (plot.right - plot.left) / 2 * steep
-        place = f"translate({plot.at(*self.minimum.tolist())}) rotate({_length(-angle)})"
+        unit = (plot.right - plot.left) / 16
         rings = (
-            f"<ellipse rx='{_length(unit * k / 8 / steep)}' ry='{_length(unit * k / 8 / flat)}'/>"
+            f"<ellipse rx='{length(k * unit)}' ry='{length(k * unit * steep / flat)}'/>"
             for k in range(1, 9)
         )
+        place = f"translate({plot.at(*self.minimum.tolist())}) rotate({length(-angle)})"
         return f"<g class='rings' transform='{place}'>{''.join(rings)}</g>"
 
 
 class _Plot:
     """Axes in a picture: where numbers stand, and a grid with a few of them."""
 
-    def __init__(self, edges: tuple, xlim: Point, ylim: Point, margin: float = 0):
+    def __init__(self, edges: tuple, xlim: Point, ylim: Point, margin: float = 0.04):
         self.left, self.top, self.right, self.bottom = edges
         room = margin * (xlim[1] - xlim[0])
         self.xlim, self.ylim = (xlim[0] - room, xlim[1] + room), ylim
+        self.drag = f"data-drag='{self.x(xlim[0])} {self.x(xlim[1])}'"  # for the script
 
     def x(self, value: float) -> str:
         low, high = self.xlim
-        return _length(self.left + (value - low) / (high - low) * (self.right - self.left))
+        return length(self.left + (value - low) / (high - low) * (self.right - self.left))
 
     def y(self, value: float) -> str:
         low, high = self.ylim
-        return _length(self.bottom - (value - low) / (high - low) * (self.bottom - self.top))
+        return length(self.bottom - (value - low) / (high - low) * (self.bottom - self.top))
 
     def at(self, x: float, y: float) -> str:
         return f"{self.x(x)} {self.y(y)}"
@@ -630,76 +362,50 @@ class _Plot:
         ys = [v for v in ticks(*self.ylim).tolist() if self.ylim[0] <= v <= self.ylim[1]]
         lines = [f"M{self.x(v)} {self.top}v{height}" for v in xs]
         lines += [f"M{self.left} {self.y(v)}h{width}" for v in ys]
-        texts = [f"<text x='{self.x(v)}' y='{under}'>{_number(v)}</text>" for v in xs]
-        place = f"class='end' x='{self.left - 6}'"
-        texts += [f"<text {place} y='{self.y(v)}'>{_number(v)}</text>" for v in ys]
-        middle, inside = (self.left + self.right) // 2, f"x='{self.left + 8}' y='{self.top + 12}'"
-        texts.append(f"<text x='{middle}' y='{under + 20}'>{_svg(xlabel)}</text>")
-        texts.append(f"<text class='start' {inside}>{_svg(ylabel)}</text>")
+        beside, inside = f"class='end' x='{self.left - 6}'", f"class='start' x='{self.left + 8}'"
+        texts = [f"<text x='{self.x(v)}' y='{under}'>{number(v)}</text>" for v in xs]
+        texts += [f"<text {beside} y='{self.y(v)}'>{number(v)}</text>" for v in ys]
+        middle = (self.left + self.right) // 2
+        texts.append(f"<text x='{middle}' y='{under + 20}'>{italic(xlabel)}</text>")
+        texts.append(f"<text {inside} y='{self.top + 12}'>{italic(ylabel)}</text>")
         window = f"x='{self.left}' y='{self.top}' width='{width}' height='{height}'"
         box = f"viewBox='{self.left} {self.top} {width} {height}'"
         grid = f"<path class='grid' d='{''.join(lines)}'/>"
         return f"{grid}<svg {window} {box}>{content}</svg>{''.join(texts)}"
 
 
-# From here on: texts.
-
-
-def _root(room: tuple, content: str, more: str = "") -> str:
+def root(room: Sequence[float], content: str, more: str = "") -> str:
     """Return a picture with the corners `room`; `finish` writes its style into it."""
-    left, top, width, height = map(_length, (*room[:2], room[2] - room[0], room[3] - room[1]))
+    left, top, width, height = map(length, (*room[:2], room[2] - room[0], room[3] - room[1]))
     size = f"width='{width}' height='{height}'"
-    head = f"xmlns='http://www.w3.org/2000/svg' class='course-picture' {size} {more}"
     paper = f"<rect class='paper' x='{left}' y='{top}' {size}/>"
-    box = f"viewBox='{left} {top} {width} {height}'"
-    return f"<svg {head} {box}><style/>{paper}{content}</svg>"
+    style = f"class='course-picture' style='--natural: {width}px'"
+    head = f"xmlns='http://www.w3.org/2000/svg' {style} {size} {more}"
+    return f"<svg {head} viewBox='{left} {top} {width} {height}'><style/>{paper}{content}</svg>"
 
 
-def _length(number: float) -> str:
-    return f"{round(number, 1) + 0.0:g}"
+def length(value: float) -> str:
+    """Return a length in a picture, rounded alike on every machine."""
+    return f"{round(value, 1) + 0.0:g}"
 
 
-def _number(value: float, digits: int = 4) -> str:
+def number(value: float, digits: int = 4) -> str:
     """Return a number rounded to some decimals, without zeros at its end."""
     text = f"{value:.{digits}f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text == "-0" else text.replace("-", "−")
 
 
-def _short(t: Tensor) -> str:
-    return short(t).replace("-", "−")
-
-
-def _name(name: str) -> str:
+def index(name: str) -> str:
     """Return a name with its number as an index: z1 and z_1 as z₁."""
     base, digits = re.fullmatch(r"(.*?)(?:_?(\d+))?", name).groups()
-    return base + (digits or "").translate(SCRIPTS["_"])
+    return base + (digits or "").translate(SUBSCRIPTS)
 
 
-def _plain(tex: str) -> str:
-    r"""Return a formula without TeX: z_1^2 as z₁², \frac{1}{2} as 1/2."""
-
-    def script(match: re.Match) -> str:
-        mark, text = match[1], match[2] or match[3]
-        raised = text.translate(SCRIPTS[mark])
-        return f"{mark}({text})" if set(text) & set(raised) else raised
-
-    tex = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", r"\1/\2", tex).replace(r"\|", "‖")
-    tex = re.sub(r"\\([A-Za-z]+) ?", lambda match: SYMBOLS.get(match[1], match[1]), tex)
-    tex = re.sub(r"([\^_])(?:\{([^{}]*)\}|(.))", script, tex)
-    return re.sub(r"[{}\\]", "", tex).replace("-", "−")
-
-
-def _svg(text: str) -> str:
-    """Return text for SVG, with its variables, of one or two letters, in italics."""
+def italic(text: str) -> str:
+    """Return text for a picture, with its variables, of one or two letters, in italics."""
     words = re.split(r"([A-Za-zα-ω]+)", text)
     return "".join(
         f"<tspan class='i'>{word}</tspan>" if i % 2 and len(word) <= 2 else escape(word)
         for i, word in enumerate(words)
     )
-
-
-def _width(text: str, size: float = 17) -> float:
-    """Return about how wide a line of text is."""
-    narrow, wide = len(re.findall(r"[ ,.()ijl1|]", text)), len(re.findall(r"[mwMW×=+−]", text))
-    return size * (0.56 * len(text) - 0.16 * narrow + 0.2 * wide) + 8

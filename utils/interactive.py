@@ -60,7 +60,7 @@ class Figure:
             lines.append("".join(cells))
         return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
-    def finish(self, title: str, svg: str, alt: str, controls: str, panel: str) -> None:
+    def finish(self, title: str, svg: str, alt: str, panel: str, slider: str = "") -> None:
         """Put the HTML together, with the style and the script that stand beside this file."""
         css, js = (Path(__file__).with_suffix(end).read_text("utf-8") for end in (".css", ".js"))
         page, mark, picture = css.partition("/* The picture")
@@ -71,10 +71,10 @@ class Figure:
             f"<figure class='course-figure {self.kind}' aria-label='{escape(title)}' "
             f"data-lm-suppress-shortcuts='true' data-prevent-swipe='' "
             f"data-frames='{escape(frames, quote=False).replace(chr(39), '&#39;')}'>"
-            f"<style>{page}</style><div class='controls' hidden>{controls}</div><div class='body'>"
-            f"<div class='view' tabindex='0' role='group' aria-label='Picture'>"
+            f"<style>{page}</style>{slider}<div class='course-body'>"
+            f"<div class='course-view' tabindex='0' role='group' aria-label='Picture'>"
             f"<img alt='{escape(alt)}' src=\"{source}\"></div>"
-            f"<div class='panel'>{panel}</div></div><script>{js}</script></figure>"
+            f"<div class='course-panel'>{panel}</div></div><script>{js}</script></figure>"
         )
 
     def _bind(self, values: Sequence[str], name: str = "") -> str:
@@ -104,11 +104,12 @@ class _Slider(Figure):
         """Put the figure together, with its slider, and with its sentences above the table."""
         values, said = [number(x) for x in self.grid], self.attribute("aria-valuetext", words)
         slider = (
-            f"<label><span>{label} = {self.element('b', values)}</span><input type='range' min='0' "
-            f"max='{len(values) - 1}' value='{self.still}' {said}></label>"
+            f"<label hidden><span>{label} = {self.element('b', values)}</span>"
+            f"<input type='range' min='0' max='{len(values) - 1}' value='{self.still}' {said}>"
+            "</label>"
         )
         panel = self.element("p", words) + table
-        self.finish(f"Explore by {label}", svg, f"{alt} {words[self.still]}", slider, panel)
+        self.finish(f"Explore by {label}", svg, f"{alt} {words[self.still]}", panel, slider)
         told = " ".join(words[i] for i in sorted({0, self.still, len(words) - 1}))
         self.text = f"Explorer of {len(words)} positions. {told}"
 
@@ -206,10 +207,10 @@ class DescentExplorer(_Slider):
             f"At α = {number(lr)}, descent {_fate(lr * L)}: a step multiplies the error by {p}."
             for lr, p in zip(self.grid, p, strict=True)
         ]
-        names = f"along μ = {number(mu, 3)}: 1 − αμ", f"along L = {number(L, 3)}: 1 − αL"
+        names = f"1 − αμ, μ = {number(mu, 3)}", f"1 − αL, L = {number(L, 3)}"
         rows = [(name, mode, [""] * len(p)) for name, mode in zip(names, modes, strict=True)]
         head, kinds = ["factor per step", "predicted", "measured"], ("title", "value", "grad")
-        table = self.table(head, [*rows, ("error", p, m)], kinds)
+        table = self.table(head, [*rows, ("error: larger size", p, m)], kinds)
         rates = _Plot((430, 12, 730, 312), (low, high), (0, max(1.2, *predicted) + 0.05))
         plots = self._walks(paths, bowl) + self._rates(rates, predicted, measured, (mu, L))
         alt = "Left, the path of gradient descent on level sets; right, the factor per step over α."

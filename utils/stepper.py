@@ -44,12 +44,13 @@ class Stepper(Figure):
         for i, (way, step) in enumerate(steps, 1):
             words.append(f"Step {i} of {self.last}, {way}. {step}")
         told = "".join(f"<li>{escape(step)}</li>" for _, step in steps)
-        live = self.element("p", words, "role='status'") + self._products()
         buttons = (f"<button type='button' value='{m.lower()}'>{m}</button>" for m in MOVES)
+        head = f"<div class='course-steps'>{''.join(buttons)}</div>"
+        head += self.element("p", words, "role='status'")
         title = f"The computational graph of {index(graph.output.name)}, in {self.last} steps"
         alt = f"{title}, all of them done; they are told below."
-        panel = f"<div hidden>{live}</div><ol>{told}</ol>"
-        self.finish(title, self._picture(), alt, "".join(buttons), panel)
+        panel = f"<div hidden><div class='course-now'>{head}</div>{self._products()}</div>"
+        self.finish(title, self._picture(), alt, f"{panel}<ol>{told}</ol>")
         self.text = f"{title}. {' '.join(step for _, step in steps)}"
 
     def _accumulator(self, node: GraphNode) -> list[str]:

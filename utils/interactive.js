@@ -66,7 +66,7 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
     for (const event of ["pointerdown", "pointermove"]) svg.addEventListener(event, drag);
   }
   root.classList.add("live");
-  for (const part of all("[hidden]")) part.hidden = false;
+  for (const part of all(".course-live")) part.style.display = "";
   show(slider ? +slider.value : paper ? last : 0);
   let before;
   addEventListener("beforeprint", () => { before = at; show(slider ? at : last); });

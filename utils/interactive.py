@@ -20,6 +20,7 @@ from utils.graph import GraphError
 
 MAX_POSITIONS = 101  # of a slider
 DRAWN_STEPS = 20  # of a path of descent
+LIVE = "class='course-live' style='display:none'"  # attributes of what needs the script
 SUBSCRIPTS = str.maketrans("0123456789+-=()ijknx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢⱼₖₙₓ")
 
 Point = Sequence[float]
@@ -104,7 +105,7 @@ class _Slider(Figure):
         """Put the figure together, with its slider, and with its sentences above the table."""
         values, said = [number(x) for x in self.grid], self.attribute("aria-valuetext", words)
         slider = (
-            f"<label hidden><span>{label} = {self.element('b', values)}</span>"
+            f"<label {LIVE}><span>{label} = {self.element('b', values)}</span>"
             f"<input type='range' min='0' max='{len(values) - 1}' value='{self.still}' {said}>"
             "</label>"
         )

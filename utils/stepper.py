@@ -11,7 +11,7 @@ from torch import Tensor
 from utils import drawing
 from utils.drawing import BADGE, HEAD, LANE, MARGIN, SLIDE, Point
 from utils.graph import Graph, GraphEdge, GraphError, GraphNode, short
-from utils.interactive import SUBSCRIPTS, Figure, index, italic, length, root
+from utils.interactive import LIVE, SUBSCRIPTS, Figure, index, italic, length, root
 
 MAX_TENSORS = 9  # the boxes of more cannot be read
 MOVES = "First", "Back", "Next", "Last"
@@ -49,7 +49,7 @@ class Stepper(Figure):
         head += self.element("p", words, "role='status'")
         title = f"The computational graph of {index(graph.output.name)}, in {self.last} steps"
         alt = f"{title}, all of them done; they are told below."
-        panel = f"<div hidden><div class='course-now'>{head}</div>{self._products()}</div>"
+        panel = f"<div {LIVE}><div class='course-now'>{head}</div>{self._products()}</div>"
         self.finish(title, self._picture(), alt, f"{panel}<ol>{told}</ol>")
         self.text = f"{title}. {' '.join(step for _, step in steps)}"
 

@@ -2,6 +2,8 @@
 for (const root of document.querySelectorAll("figure.course-figure:not(.live)")) {
   const all = (what) => [...root.querySelectorAll(what)];
   const frames = JSON.parse(root.dataset.frames), last = frames[0].length - 1;
+  for (const values of frames) // 0 stands for the value before
+    values.forEach((value, i) => { if (value === 0) values[i] = values[i - 1]; });
   const image = root.querySelector("img"), view = image.parentNode;
   const source = decodeURIComponent(image.getAttribute("src").replace(/^[^,]*,/, ""));
   const svg = new DOMParser().parseFromString(source, "image/svg+xml").documentElement;

@@ -50,7 +50,8 @@ class Figure:
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence], kinds: Sequence[str]) -> str:
         """Return a table; `kinds` are its columns' classes. Cells of kind "title" do not change."""
-        lines = ["".join(f"<th scope='col'>{escape(text)}</th>" for text in head)]
+        heads = (f"<th scope='col'>{escape(text)}</th>" if text else "<td></td>" for text in head)
+        lines = ["".join(heads)]
         for row in rows:
             cells = (
                 f"<th scope='row'>{escape(cell)}</th>"
@@ -67,7 +68,11 @@ class Figure:
         page, mark, picture = css.partition("/* The picture")
         svg = svg.replace("<style/>", f"<style>{mark}{picture}</style>")
         source = "data:image/svg+xml," + quote(svg, safe="!$'()*+,/:;<=>?@[]{|}~ ")
-        frames = json.dumps(self.frames, ensure_ascii=False, separators=(",", ":"))
+        frames = [  # where a value stays as it was, 0
+            [v if i == 0 or v != values[i - 1] else 0 for i, v in enumerate(values)]
+            for values in self.frames
+        ]
+        frames = json.dumps(frames, ensure_ascii=False, separators=(",", ":"))
         self.html = (
             f"<figure class='course-figure {self.kind}' aria-label='{escape(title)}' "
             f"data-lm-suppress-shortcuts='true' data-prevent-swipe='' "

@@ -13,7 +13,7 @@ from utils.drawing import BADGE, HEAD, LANE, MARGIN, SLIDE, Point
 from utils.graph import Graph, GraphEdge, GraphError, GraphNode, short
 from utils.interactive import LIVE, SUBSCRIPTS, Figure, index, italic, length, root
 
-MAX_TENSORS = 9  # the boxes of more cannot be read
+MAX_TENSORS = 8  # the boxes of more cannot be read
 MOVES = "First", "Back", "Next", "Last"
 SUPERSCRIPTS = str.maketrans("0123456789+-=()niTkxyab⊤", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱᵀᵏˣʸᵃᵇᵀ")
 SYMBOLS = {"top": "⊤", "Vert": "‖", "cdot": "·", "times": "×", "partial": "∂", "pi": "π"}
@@ -235,12 +235,18 @@ def _arrow(curve: Sequence[Point]) -> str:
     """Return an arrow along a Bézier curve; its line ends inside its tip."""
     (a, c), (b, d) = curve[-2:]
     x, y = (b > a) - (b < a), (d > c) - (d < c)  # the direction: an arrow ends level
-    *points, end = [f"{length(p)} {length(q)}" for p, q in curve]
-    points.append(f"{length(b - HEAD * x)} {length(d - HEAD * y)}")
+    points = [(length(p), length(q)) for p, q in [*curve[:-1], (b - HEAD * x, d - HEAD * y)]]
+    line = "M{} {}".format(*points[0])
+    for k in range(1, len(points), 3):
+        xs, ys = zip(*points[k - 1 : k + 3], strict=True)
+        level, upright = len(set(ys)) == 1, len(set(xs)) == 1
+        bend = "C" + " ".join(f"{p} {q}" for p, q in points[k : k + 3])
+        line += f"H{xs[-1]}" if level else f"V{ys[-1]}" if upright else bend
+    line = re.sub(r"H[^A-Z]+(?=H)", "", line)
     turn = length(math.degrees(math.atan2(y, x)))
-    tip = f"d='M0 0l-14-6v12z' transform='translate({end}) rotate({turn})'"
-    line = f"d='M{points[0]}C{' '.join(points[1:])}'"
-    return f"<path class='line' {line}/><path class='tip' {tip}/>"
+    place = f"translate({length(b)} {length(d)}) rotate({turn})"
+    tip = f"<path class='tip' d='M0 0l-14-6v12z' transform='{place}'/>"
+    return f"<path class='line' d='{line}'/>{tip}"
 
 
 def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:

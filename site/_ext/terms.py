@@ -1,0 +1,64 @@
+"""Links in the notebooks' prose: the first use of each glossary term, sections and notebooks.
+
+Headings, code, formulas and what is a link already stay as they are.
+"""
+
+import re
+
+from docutils import nodes
+from places import link
+from sphinx.application import Sphinx
+
+UNTOUCHED = (nodes.title, nodes.literal, nodes.reference, nodes.math, nodes.math_block, nodes.raw)
+PLACE = r"(?<=section )\d\.\d+|(?<=sections )\d\.\d+|(?<=Section )\d\.\d+|notebook 0\d"
+
+
+def targets(app: Sphinx, here: str) -> dict[str, tuple[str, str]]:
+    """Page and anchor of every term, in lower case, section number and notebook."""
+    objects = app.env.get_domain("std").get_objects()
+    found = {name.lower(): (page, id) for name, _, kind, page, id, _ in objects if kind == "term"}
+    found |= {place: (page, id) for place, (page, id, _) in app.env.places.items()}
+    numbered = {f"notebook {page[:2]}": (page, "") for page in app.env.found_docs}
+    return found | {name: at for name, at in numbered.items() if at[0] != here}
+
+
+def link_terms(app: Sphinx, doctree: nodes.document, here: str) -> None:
+    """Link the page of a notebook, text by text."""
+    if not re.match(r"\d", here):
+        return
+    at = targets(app, here)
+    words = sorted((w for w in at if not re.match(r"\d|notebook 0|[0-9a-f]{8}$", w)), key=len)
+    pattern = re.compile(rf"{PLACE}|\b(?:{'|'.join(map(re.escape, words[::-1]))})(?=e?s?\b)", re.I)
+    seen: set[tuple[str, str]] = set()
+    for text in list(doctree.findall(nodes.Text)):
+        if not inside(text, UNTOUCHED) and not isinstance(text.parent, nodes.literal_block):
+            parts = list(linked(app, here, text, pattern, at, seen))
+            text.parent.replace(text, parts)
+
+
+def inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
+    """Whether the node stands in an element of one of these kinds."""
+    while node.parent is not None:
+        node = node.parent
+        if isinstance(node, kinds):
+            return True
+    return False
+
+
+def linked(app, here, text, pattern, at, seen):
+    """Yield the parts of a text, some of them links."""
+    end = 0
+    for found in pattern.finditer(text):
+        page, id = at.get(found[0].lower(), ("", ""))
+        term = page == "glossary"
+        if not page or (term and (page, id) in seen):
+            continue
+        seen.add((page, id))
+        yield nodes.Text(text[end : found.start()])
+        yield link(app, here, page, id, found[0], classes=["term"] if term else [])
+        end = found.end()
+    yield nodes.Text(text[end:])
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("doctree-resolved", link_terms)

@@ -29,6 +29,7 @@ html_title = project
 html_static_path = ["_static"]
 html_css_files = ["course.css"]
 html_js_files = ["course.js"]
+html_use_index = False
 html_copy_source = False  # the pages offer the notebooks themselves
 html_show_search_summary = False  # summaries are fetched, which a browser refuses to file://
 html_last_updated_fmt = None
@@ -36,7 +37,9 @@ mathjax_path = "mathjax/tex-svg.js"  # one file, fonts included
 mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
 copybutton_selector = "div.cell_input div.highlight pre, div.highlight-bash pre"
 html_context = {"default_mode": "auto"}  # light or dark as the reader's system
+html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}
 html_theme_options = {
+    "footer_content_items": ["copyright.html"],
     "home_page_in_toc": True,
     "navbar_persistent": [],
     "pygments_light_style": "a11y-high-contrast-light",

@@ -4,6 +4,7 @@ Headings, code, formulas and what is a link already stay as they are.
 """
 
 import re
+from collections.abc import Iterator
 
 from docutils import nodes
 from places import link
@@ -14,10 +15,14 @@ PLACE = r"(?<=section )\d\.\d+|(?<=sections )\d\.\d+|(?<=Section )\d\.\d+|notebo
 
 
 def targets(app: Sphinx, here: str) -> dict[str, tuple[str, str]]:
-    """Page and anchor of every term, in lower case, section number and notebook."""
-    objects = app.env.get_domain("std").get_objects()
-    found = {name.lower(): (page, id) for name, _, kind, page, id, _ in objects if kind == "term"}
-    found |= {place: (page, id) for place, (page, id, _) in app.env.places.items()}
+    """Page and anchor of every term, in lower case, section number and notebook.
+
+    Words that share a definition share its anchor, so that only the first of them is linked.
+    """
+    found = {place: (page, id) for place, (page, id, _) in app.env.places.items()}
+    for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item):
+        words = [word.astext().lower() for word in item.findall(nodes.term)]
+        found |= dict.fromkeys(words, ("glossary", item[0]["ids"][0]))
     numbered = {f"notebook {page[:2]}": (page, "") for page in app.env.found_docs}
     return found | {name: at for name, at in numbered.items() if at[0] != here}
 
@@ -29,7 +34,7 @@ def link_terms(app: Sphinx, doctree: nodes.document, here: str) -> None:
     at = targets(app, here)
     words = sorted((w for w in at if not re.match(r"\d|notebook 0|[0-9a-f]{8}$", w)), key=len)
     pattern = re.compile(rf"{PLACE}|\b(?:{'|'.join(map(re.escape, words[::-1]))})(?=e?s?\b)", re.I)
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
     for text in list(doctree.findall(nodes.Text)):
         if not inside(text, UNTOUCHED) and not isinstance(text.parent, nodes.literal_block):
             parts = list(linked(app, here, text, pattern, at, seen))
@@ -45,17 +50,25 @@ def inside(node: nodes.Node, kinds: tuple[type, ...]) -> bool:
     return False
 
 
-def linked(app, here, text, pattern, at, seen):
-    """Yield the parts of a text, some of them links."""
+def linked(
+    app: Sphinx,
+    here: str,
+    text: nodes.Text,
+    pattern: re.Pattern,
+    at: dict[str, tuple[str, str]],
+    seen: set[str],
+) -> Iterator[nodes.Node]:
+    """Yield the parts of a text, some of them links; terms that were seen before stay text."""
     end = 0
-    for found in pattern.finditer(text):
+    for found in pattern.finditer(text.replace("’", "'")):
         page, id = at.get(found[0].lower(), ("", ""))
-        term = page == "glossary"
-        if not page or (term and (page, id) in seen):
+        if not page or id in seen:
             continue
-        seen.add((page, id))
+        if page == "glossary":
+            seen.add(id)
         yield nodes.Text(text[end : found.start()])
-        yield link(app, here, page, id, found[0], classes=["term"] if term else [])
+        word = text[found.start() : found.end()]
+        yield link(app, here, page, id, word, classes=["term"] if page == "glossary" else [])
         end = found.end()
     yield nodes.Text(text[end:])
 

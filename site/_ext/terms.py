@@ -11,7 +11,7 @@ from places import link
 from sphinx.application import Sphinx
 
 UNTOUCHED = (nodes.title, nodes.literal, nodes.reference, nodes.math, nodes.math_block, nodes.raw)
-PLACE = r"(?<=section )\d\.\d+|(?<=sections )\d\.\d+|(?<=Section )\d\.\d+|notebook 0\d"
+PLACE = r"(?<=section )\d\.\d+|(?<=sections )\d\.\d+|notebook 0\d"
 
 
 def targets(app: Sphinx, here: str) -> dict[str, tuple[str, str]]:
@@ -21,10 +21,15 @@ def targets(app: Sphinx, here: str) -> dict[str, tuple[str, str]]:
     """
     found = {place: (page, id) for place, (page, id, _) in app.env.places.items()}
     for item in app.env.get_doctree("glossary").findall(nodes.definition_list_item):
-        words = [word.astext().lower() for word in item.findall(nodes.term)]
+        words = [plain(word.astext()) for word in item.findall(nodes.term)]
         found |= dict.fromkeys(words, ("glossary", item[0]["ids"][0]))
     numbered = {f"notebook {page[:2]}": (page, "") for page in app.env.found_docs}
     return found | {name: at for name, at in numbered.items() if at[0] != here}
+
+
+def plain(text: str) -> str:
+    """A text of the same length in lower case, with straight apostrophes."""
+    return text.lower().replace("’", "'")
 
 
 def link_terms(app: Sphinx, doctree: nodes.document, here: str) -> None:
@@ -33,7 +38,7 @@ def link_terms(app: Sphinx, doctree: nodes.document, here: str) -> None:
         return
     at = targets(app, here)
     words = sorted((w for w in at if not re.match(r"\d|notebook 0|[0-9a-f]{8}$", w)), key=len)
-    pattern = re.compile(rf"{PLACE}|\b(?:{'|'.join(map(re.escape, words[::-1]))})(?=e?s?\b)", re.I)
+    pattern = re.compile(rf"({PLACE})|\b({'|'.join(map(re.escape, words[::-1]))})e?s?\b")
     seen: set[str] = set()
     for text in list(doctree.findall(nodes.Text)):
         if not inside(text, UNTOUCHED) and not isinstance(text.parent, nodes.literal_block):
@@ -60,8 +65,8 @@ def linked(
 ) -> Iterator[nodes.Node]:
     """Yield the parts of a text, some of them links; terms that were seen before stay text."""
     end = 0
-    for found in pattern.finditer(text.replace("’", "'")):
-        page, id = at.get(found[0].lower(), ("", ""))
+    for found in pattern.finditer(plain(text)):
+        page, id = at.get(found[found.lastindex], ("", ""))
         if not page or id in seen:
             continue
         if page == "glossary":

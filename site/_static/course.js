@@ -8,4 +8,5 @@ addEventListener("load", async () => {
     const scrolls = box.scrollWidth > box.clientWidth && getComputedStyle(box).overflowX === "auto";
     if (scrolls && !box.closest("[tabindex]")) box.tabIndex = 0;
   }
+  document.body.dataset.ready = "true";
 });

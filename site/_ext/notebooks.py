@@ -13,10 +13,8 @@ from docutils import nodes
 from nbformat import NotebookNode
 from sphinx.application import Sphinx
 
-from tools.stamp import BADGE, COLAB, GITHUB
-from utils.course import REPO_REF, REPO_URL
+from tools.stamp import BADGE
 
-BINDER = "https://mybinder.org/v2/gh"
 ANCHOR = re.compile(r'^<a id="([\w-]+)"></a>$', re.MULTILINE)
 TITLE = re.compile(r"# @title ([^{\n]+?) *(?:\{.*\})?\n")
 
@@ -25,25 +23,14 @@ def prepare(app: Sphinx, docname: str, content: list[str]) -> None:
     """Rewrite a notebook before it is parsed; other pages stay as they are."""
     if Path(app.env.doc2path(docname)).suffix == ".ipynb":
         notebook = nbformat.reads(content[0], as_version=4)
+        download = f"{{download}}`Download this notebook <{docname}.ipynb>`"
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = ANCHOR.sub(r"(\1)=", BADGE.sub(ways_to_open(docname), cell.source))
+                cell.source = BADGE.sub(rf"{download} · \g<0>", cell.source)
+                cell.source = ANCHOR.sub(r"(\1)=", cell.source)
             else:
                 prepare_code(cell)
         content[0] = nbformat.writes(notebook)
-
-
-def ways_to_open(name: str) -> str:
-    """The line of links below a notebook's title; words while the course has no address."""
-    links = [f"{{download}}`Download this notebook <{name}.ipynb>`"]
-    if REPO_URL:
-        repo = REPO_URL.removeprefix(GITHUB)
-        path = f"notebooks/{name}.ipynb"
-        links.append(f"[Open in Colab]({COLAB}/github/{repo}/blob/{REPO_REF}/{path})")
-        links.append(f"[Open in Binder]({BINDER}/{repo}/{REPO_REF}?labpath={path})")
-    else:
-        links.append("to run it, see [how to start](index.md#how-to-start)")
-    return " · ".join(links)
 
 
 def prepare_code(cell: NotebookNode) -> None:

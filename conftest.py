@@ -28,7 +28,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 
-RMS_LIMIT = 2.0  # gray levels of 255, between a stored and a new picture
+SQUARE, LIMIT = 16, 10.0  # pixels; gray levels of 255 by which a square of a picture may differ
 FALLBACK = re.compile(r"^Data set: scikit-learn's bundled digits", re.MULTILINE)
 NOT_COMPARED = "outputs not compared"
 Output = tuple[str, dict]  # kind and, by name, its parts
@@ -63,7 +63,10 @@ def comparable(outputs: list) -> list[Output]:
 
 
 def picture_problem(old: str, new: str, limit: float) -> str:
-    """How two base64 PNG pictures differ, empty if they look alike: RMS difference <= `limit`."""
+    """How two base64 PNG pictures differ, empty if no square of them differs by more than `limit`.
+
+    The measure is the RMS difference. Over the whole picture, a wrong digit would not be seen.
+    """
     try:
         a, b = (
             np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"), float)
@@ -73,8 +76,15 @@ def picture_problem(old: str, new: str, limit: float) -> str:
         return f"not a picture: {error}"
     if a.shape != b.shape:
         return f"sizes {a.shape[1::-1]} and {b.shape[1::-1]}"
-    rms = np.sqrt(((a - b) ** 2).mean())
-    return f"RMS difference {rms:.1f} > {limit} gray levels" if rms > limit else ""
+    height, width = (-(-side // SQUARE) for side in a.shape[:2])
+    squared = np.zeros((height * SQUARE, width * SQUARE))
+    squared[: a.shape[0], : a.shape[1]] = ((a - b) ** 2).mean(axis=2)
+    rms = np.sqrt(squared.reshape(height, SQUARE, width, SQUARE).mean(axis=(1, 3)))
+    y, x = np.unravel_index(rms.argmax(), rms.shape)
+    if rms[y, x] <= limit:
+        return ""
+    where = f"the {SQUARE} pixels from x = {x * SQUARE}, y = {y * SQUARE}"
+    return f"RMS difference {rms[y, x]:.1f} > {limit} gray levels in {where}"
 
 
 def text_problem(old: str, new: str, names: tuple[str, str]) -> str:
@@ -85,7 +95,7 @@ def text_problem(old: str, new: str, names: tuple[str, str]) -> str:
 
 
 def compare(
-    old: list[Output], new: list[Output], names: tuple[str, str], limit: float = RMS_LIMIT
+    old: list[Output], new: list[Output], names: tuple[str, str], limit: float = LIMIT
 ) -> None:
     """Refuse the cell unless both lists have the same kinds and the same contents, in order."""
     kinds = [[kind for kind, _ in side] for side in (old, new)]
@@ -142,6 +152,8 @@ def execute(item: IPyNbCell, count: bool) -> list[Output]:
     if client is None:
         raise Refused("not run, because an earlier cell lost the kernel")
     cell = client.nb.cells[number]
+    for shown in client._display_id_map.values():
+        shown.pop(number, None)  # by an earlier run of this cell, or nbclient would update that
     try:
         client.execute_cell(cell, number, store_history=count)
     except CellExecutionError as error:
@@ -166,7 +178,7 @@ def run_cell(item: IPyNbCell) -> None:
     and alternative text are compared.
     """
     tags = item.cell.metadata.get("tags", [])
-    limit = float("inf") if "measured" in tags else RMS_LIMIT
+    limit = float("inf") if "measured" in tags else LIMIT
     if item.options["skip"] or not item.options["check"]:
         raise Refused("markers that skip or ignore are not allowed")
     if item.cell.execution_count is None:
@@ -189,8 +201,12 @@ def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:
 
 
 def collect(notebook: IPyNbFile) -> list[IPyNbCell]:
-    """nbval's items, one per code cell. Refuses a notebook that has none."""
-    cells = list(collect_cells(notebook))
+    """nbval's items, one per code cell. Refuses what has none or is no notebook."""
+    try:
+        cells = list(collect_cells(notebook))
+    except (ValueError, KeyError, AttributeError) as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise notebook.CollectError(f"{notebook.path.name} is not a notebook: {reason}") from None
     if not cells:
         raise notebook.CollectError(f"{notebook.path.name} has no code cell")
     return cells

@@ -12,6 +12,7 @@ INSTALLED := .venv/installed$(if $(CONSTRAINTS),,-newest)
 PACKAGES := -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade)
 NPM := node_modules/.package-lock.json
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
+ERRORS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive PYTHONWARNINGS=error
 
 # Whether uv may link from its cache into .venv; told so beforehand, it copies without a warning.
 LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
@@ -20,7 +21,7 @@ LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 # `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
 given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
 
-.PHONY: help run test lab refresh stamp slides site bundle lint bench matrix constraints clean
+.PHONY: help run test test-all corpus lab refresh stamp slides site bundle lint bench matrix constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
 	@echo "make test     the whole test suite (ARGS='notebooks/01*.ipynb' for a part)"
@@ -32,6 +33,9 @@ help:
 	@echo "make bench    time what the course promises to be fast"
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
+	@echo "make test-all after make test, the notebooks on two threads with warnings as errors, and"
+	@echo "              whether executing them from nothing gives what is stored"
+	@echo "make corpus   test the strict gate itself on sound and broken notebooks, and count them"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
 	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main;"
 	@echo "              REPO= takes it out; CHECK=1 only names what is stale)"
@@ -46,6 +50,13 @@ run: $(INSTALLED)
 test: lint
 	@$(MAKE) --no-print-directory $(NPM) || echo "so slides and site are not tested"
 	@$(THREADS) $(PY) -m pytest -n 2 $(ARGS)
+
+test-all: test
+	@$(ERRORS) $(PY) -m pytest -n 2 notebooks
+	@$(THREADS) $(PY) -m pytest tests/slow_refresh.py
+
+corpus: $(INSTALLED)
+	@$(PY) -m pytest -q -s tests/test_gate.py
 
 lab: $(INSTALLED)
 	@$(PY) -m jupyter lab notebooks

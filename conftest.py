@@ -223,7 +223,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda i: i.path.stem * (i.path.suffix == ".ipynb"), reverse=True)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
     """Say in one line per notebook what was not compared: xdist carries items' properties here."""
     missed: Counter = Counter()
     for report in (r for reports in terminalreporter.stats.values() for r in reports):

@@ -36,7 +36,7 @@ BRITISH = (
 RED_OR_GREEN = r"^(c|\w*colors?)=.*'(red|green|r|g)'"
 SLIDE_TYPES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 TAGS = {"setup", "exercise", "solution", "hide-cell", "mnist", "measured"}
-TAGS |= {"raises-exception", "not-idempotent"}
+TAGS |= {"raises-exception", "not-idempotent", "slide-output", "slide-picture"}
 METADATA = {"tags", "slideshow", "cellView", "jupyter"}
 MIMES = {"text/plain", "text/html", "text/latex", "image/png"}
 MODULES = {"utils", "torch", "numpy", "matplotlib", "tqdm", "collections", "copy", "functools"}
@@ -82,7 +82,8 @@ def shown(output: NotebookNode) -> str:
 
 def printed(cell: NotebookNode) -> str:
     """What the cell prints, and the value of its last line."""
-    plain = [out.data.get("text/plain", "") for out in cell.outputs if "data" in out]
+    values = [out.data for out in cell.outputs if "data" in out and "image/png" not in out.data]
+    plain = [data.get("text/plain", "") for data in values]
     return "\n".join([out.text.rstrip() for out in cell.outputs if "text" in out] + plain)
 
 

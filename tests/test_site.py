@@ -171,7 +171,7 @@ def test_figures_to_play_with_are_not_escaped(parsed: dict[str, Parsed]) -> None
 def test_nothing_of_the_network_is_used(site: Path) -> None:
     for path in site.glob("*.html"):
         assert not re.search(
-            r'<(script|link|img|iframe)[^>]+(src|href)="(https?:)?//', path.read_text()
+            r'<(script|link|img|iframe)[^>]+(src|href)="(https?:)?//', path.read_text("utf-8")
         )
 
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from tools.stamp import NOTEBOOKS, ROOT
 
 SITE, MATHJAX = ROOT / "build/site", ROOT / "node_modules/mathjax/es5/tex-svg.js"
-DOWNLOAD = ["notebooks/*.ipynb", "utils/*.py", "data/README.md", "requirements.txt", "LICENSE"]
+DOWNLOAD = ["notebooks/*.ipynb", "utils/*.*", "data/README.md", "requirements.txt", "LICENSE"]
 UNUSED = ("*.map", "_static/locales", "_sphinx_design_static", ".buildinfo", "objects.inv")
 
 

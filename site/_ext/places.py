@@ -12,6 +12,7 @@ import nbformat
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 SECTION = re.compile(r"^(\d\.\d+) ")
@@ -62,7 +63,9 @@ def place_reference(place: str, docname: str) -> nodes.Node:
     return addnodes.pending_xref("", nodes.inline("", place), refdoc=docname, **options)
 
 
-def resolve(app: Sphinx, env, node: addnodes.pending_xref, content) -> nodes.Node | None:
+def resolve(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, _content: nodes.Element
+) -> nodes.Node | None:
     """The finished link, or None for a place that does not exist."""
     if node["reftype"] == "at" and node["reftarget"] in env.places:
         docname, anchor, title = env.places[node["reftarget"]]

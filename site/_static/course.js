@@ -8,10 +8,25 @@ function reachScrollers() {
   }
 }
 
+// A comma after a formula stays on the formula's line.
+function joinPunctuation() {
+  for (const formula of document.querySelectorAll("span.math")) {
+    const text = formula.nextSibling;
+    const [mark] = (text?.nodeType === Node.TEXT_NODE && /^[.,;:?!)]+/.exec(text.data)) || [];
+    if (!mark) continue;
+    const joined = document.createElement("span");
+    joined.className = "joined";
+    formula.before(joined);
+    joined.append(formula, mark);
+    text.data = text.data.slice(mark.length);
+  }
+}
+
 addEventListener("load", async () => {
   await window.MathJax?.startup?.promise;
   // Its visible text is its name; the theme's label hides the shortcut that it shows.
   document.querySelectorAll("button.search-button-field").forEach((b) => b.removeAttribute("aria-label"));
+  joinPunctuation();
   reachScrollers();
   addEventListener("resize", reachScrollers);
   addEventListener("toggle", reachScrollers, true); // a solution unfolds

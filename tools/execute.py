@@ -100,7 +100,7 @@ def execute(name: str, notebook: nbformat.NotebookNode) -> Result:
     try:
         with client.setup_kernel(env=environment()):
             run_cells(client, result)
-    except RuntimeError as error:  # outside of any cell
+    except (RuntimeError, OSError) as error:  # outside of any cell
         result.failure = f"{name}: no kernel: {first_line(error)}"
     result.seconds = time.perf_counter() - start
     result.data = data_set(notebook)

@@ -6,7 +6,6 @@ import sys
 import time
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tools.stamp import NOTEBOOKS, ROOT
 
@@ -19,18 +18,24 @@ def build(target: Path) -> None:
     """Build the site at `target`: all of it or, after a warning of Sphinx, nothing."""
     from sphinx.cmd.build import build_main
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=".site-") as work:
-        source, html = Path(work, "source"), Path(work, "html")
+    work = target.with_name(f".{target.name}.half")
+    source, html = work / "source", work / "html"
+    try:
+        shutil.rmtree(work, ignore_errors=True)  # what a build that was killed has left
         stage(source)
-        arguments = ["-q", "-W", "--keep-going", "-d", f"{work}/doctrees", source, html]
+        arguments = ["-q", "-W", "--keep-going", "-d", work / "doctrees", source, html]
         if build_main([str(argument) for argument in arguments]):
             sys.exit("the site has mistakes (see above); nothing was written")
         for path in [path for pattern in UNUSED for path in html.rglob(pattern)]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         if target.exists():
-            target.rename(f"{work}/old")
+            target.rename(work / "old")
         os.replace(html, target)
+    except OSError as error:
+        reason = error.strerror or error.args[0][-1][-1]  # shutil.Error has a list of them
+        sys.exit(f"{target} cannot be written: {reason}")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def stage(source: Path) -> None:

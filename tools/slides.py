@@ -105,11 +105,10 @@ def find_browser() -> str | None:
 
 def build(paths: list[Path], folder: Path) -> None:
     """Write every deck into `folder`; a PDF of the same name from an earlier build is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
     for path in paths:
         deck = folder / f"{path.stem}.html"
-        deck.with_suffix(".pdf").unlink(missing_ok=True)
         write(deck, render(path))
+        deck.with_suffix(".pdf").unlink(missing_ok=True)
 
 
 def print_deck(page: Page, deck: Path) -> None:

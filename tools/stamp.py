@@ -5,6 +5,7 @@ a REPO therefore only brings the copies up to date, and with CHECK=1 says which 
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -117,13 +118,16 @@ def dump(notebook: nbformat.NotebookNode) -> str:
 
 def write(path: Path, data: str | bytes) -> None:
     """Write the whole file or nothing: a reader never meets half of it."""
-    path.parent.mkdir(exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(data.encode() if isinstance(data, str) else data)
         os.replace(half, path)
+    except OSError as error:
+        sys.exit(f"{path} cannot be written: {error.strerror}")
     finally:
-        half.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            half.unlink()
 
 
 def main() -> int:

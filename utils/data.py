@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from utils import course
 
 # Seconds without an answer after which a download is given up (per address that is tried).
 TIMEOUT = 10.0
+
+# How the names of the folders begin in which files are half-made, here and in the system's.
+PART = ".course-part-"
 
 # Checksums of the four files, packed and unpacked. torchvision knows those of the packed files
 # too, but importing it takes seconds, and only a download needs it.
@@ -75,6 +79,7 @@ def load_mnist() -> Digits:
     (1297, 784) and (500, 784), each pixel x in 0..255 normalized to (x/255 - 0.1307) / 0.3081.
     """
     folder = course.DATA_DIR / "MNIST" / "raw"
+    _tidy(folder)
     files, bad = _read_files(folder)
     notes = []
     missing = [f"{stem}.gz" for stem in MD5 if stem not in files]
@@ -249,7 +254,7 @@ def _diagnose(path: Path, data: bytes) -> str:
 def _download(folder: Path, missing: list[str]) -> tuple[dict[str, bytes], list[str]]:
     """Return the contents of the files, kept in `folder`, or none of them; and lines to print."""
     try:
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory(prefix=PART) as temporary:
             raw = _fetch(temporary)
             return _read_files(raw)[0], _keep(raw, folder)
     except DOWNLOAD_ERRORS as error:
@@ -260,6 +265,15 @@ def _download(folder: Path, missing: list[str]) -> tuple[dict[str, bytes], list[
             f"To use MNIST, connect to the internet, or put its four .gz files into {folder}, or "
             "set COURSE_DATA to a folder that has them in MNIST/raw; then restart and run again.",
         ]
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what loads that were killed, an hour ago or more, left half-made."""
+    with contextlib.suppress(OSError):
+        for place in (folder, Path(tempfile.gettempdir())):
+            for part in place.glob(f"{PART}*"):
+                if part.stat().st_mtime < time.time() - 3600:
+                    shutil.rmtree(part)
 
 
 def _fetch(folder: str) -> Path:
@@ -287,7 +301,7 @@ def _keep(raw: Path, folder: Path) -> list[str]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, md5 in ((f"{stem}.gz", packed) for stem, (packed, _) in MD5.items()):
             if not _is_good(folder / name, md5):
-                with tempfile.TemporaryDirectory(dir=folder) as part:
+                with tempfile.TemporaryDirectory(prefix=PART, dir=folder) as part:
                     os.replace(shutil.copy(raw / name, part), folder / name)
     except OSError as error:
         reason = error.strerror or error

@@ -82,7 +82,8 @@ def shown(output: NotebookNode) -> str:
 
 def printed(cell: NotebookNode) -> str:
     """What the cell prints, and the value of its last line."""
-    values = [out.data for out in cell.outputs if "data" in out and "image/png" not in out.data]
+    drawn = {"image/png", "text/html"}  # their text is read in place of the figure
+    values = [out.data for out in cell.outputs if "data" in out and not drawn & {*out.data}]
     plain = [data.get("text/plain", "") for data in values]
     return "\n".join([out.text.rstrip() for out in cell.outputs if "text" in out] + plain)
 

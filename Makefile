@@ -20,7 +20,7 @@ LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 # `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
 given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
 
-.PHONY: help run test lab refresh stamp slides site bundle lint bench constraints clean
+.PHONY: help run test lab refresh stamp slides site bundle lint bench mutate constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
 	@echo "make test     the whole test suite (ARGS='notebooks/01*.ipynb' for a part)"
@@ -33,6 +33,8 @@ help:
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
+	@echo "make mutate   change one thing at a time and report what no test notices (NAMES='graph 03' for"
+	@echo "              some files, CORE=1 for all in gradients, losses and updates, ALL=1 for everything)"
 	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main; REPO= takes it out)"
 	@echo "make constraints  choose the newest versions of all packages anew"
 	@echo "PYTHON=python3.12 names the interpreter, CONSTRAINTS= installs the newest versions: both when"
@@ -69,6 +71,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@OMP_NUM_THREADS=1 $(PY) -m tools.bench
+
+mutate: $(INSTALLED)
+	@$(PY) -m tools.mutate $(if $(ALL),--all) $(if $(CORE),--core) $(NAMES)
 
 constraints: $(INSTALLED)
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.10 --upgrade \

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from io import TextIOBase
+from io import StringIO, TextIOBase
 from multiprocessing import connection, get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -195,9 +195,8 @@ class Tests:
     def trace(self) -> tuple[dict[str, float], dict[int, list[str]]]:
         """Return the seconds of each test, and the tests of each line. All must pass."""
         self.coverage = Coverage(data_file=None, config_file=False, include=[str(self.path)])
-        with self.coverage.collect(), open(os.devnull, "w") as null:
-            with redirect_stdout(null), redirect_stderr(null):
-                passed = self.run(ROOT, (".py",), self)
+        with self.coverage.collect(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            passed = self.run(ROOT, (".py",), self)
         if not passed:
             raise RuntimeError(f"{self.path.name}: a test fails without any change")
         self.coverage.set_option("run:disable_warnings", ["no-data-collected"])  # a notebook's

@@ -14,6 +14,7 @@ OTHERS = {
     **{ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
     **{ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And},
 }
+# Equality let in or out: of whole numbers only, since others are hardly ever equal.
 EDGES = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 ORDERED = (ast.Sub, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult)
 TWINS = "sum-mean min-max amin-amax argmin-argmax minimum-maximum any-all zeros-ones sin-cos"
@@ -181,7 +182,8 @@ def _changes(node: ast.AST, turn: bool) -> Iterator[ast.AST]:
     match node:
         case ast.BinOp(left=a, op=op, right=b) | ast.Compare(left=a, ops=[op], comparators=[b]):
             field = "op" if isinstance(node, ast.BinOp) else "ops"
-            for other in (table[type(op)]() for table in (OTHERS, EDGES) if type(op) in table):
+            tables = (OTHERS, EDGES) if isinstance(getattr(b, "value", 0), int) else (OTHERS,)
+            for other in (table[type(op)]() for table in tables if type(op) in table):
                 yield _with(node, **{field: other if field == "op" else [other]})
             if isinstance(op, ORDERED) and turn:
                 yield _with(node, left=b, right=a)

@@ -167,14 +167,18 @@ def move(root: Path) -> None:
 
 
 class Tests:
-    """Those of a file; as a pytest plugin, it learns which tests run which lines of it."""
+    """A file's own tests, and the notebooks that import it.
+
+    As a pytest plugin, it learns which tests run which lines, and how long they take.
+    """
 
     def __init__(self, path: Path):
-        users = sorted((ROOT / "tests").glob("test_*.py"))
         name = f'definitions, "{path.stem[:2]}"'
+        users = sorted(ROOT.glob("tests/test_*.py"))
         if path.suffix == ".py":
-            users += sorted(NOTEBOOKS.glob("*.ipynb"))
             name = rf"utils(\.| import .*){path.stem}\b"
+            users = [p for p in users if p.stem == f"test_{path.stem}"] or users
+            users += sorted(NOTEBOOKS.glob("*.ipynb"))
         self.users = [p for p in users if re.search(name, p.read_text(encoding="utf-8"))]
         self.path, self.seconds, self.lines = path, {}, {}
 

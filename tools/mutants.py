@@ -21,18 +21,9 @@ TWINS = "sum-mean min-max amin-amax argmin-argmax minimum-maximum any-all zeros-
 TWINS = [pair.split("-") for pair in f"{TWINS} zeros_like-ones_like new_zeros-new_ones".split()]
 TWINS = {a: b for pair in TWINS for a, b in (pair, pair[::-1])}
 DROPS = "T mT detach clone abs sqrt log exp square flatten squeeze requires_grad_ contiguous"
-DROPS = {*DROPS.split(), "double", "float", "cpu", "flip", "to", "sum_to_size", "round"}
-SYMMETRIC = {
-    "equal",
-    "allclose",
-    "relative_error",
-    "max",
-    "min",
-    "maximum",
-    "dot",
-    "mse_loss",
-    "mse",
-}
+DROPS = {*DROPS.split(), "double", "float", "flip", "to", "sum_to_size", "round"}
+SYMMETRIC = {"equal", "allclose", "relative_error", "max", "min", "maximum", "dot", "mse"}
+TRUTHS = {"hasattr", "isinstance", "any", "all", "bool", "equal", "allclose", "callable"}
 CORE = re.compile(r"grad|loss|backward|^lr$|step$|slope|descend|rule|incoming|jacobian|hessian")
 DRAWS = re.compile(r"plot|show|print|text|draw|title|axes|^ax$|warn|Error|verdict|slips")
 NOTHING = ast.parse("__import__('contextlib').nullcontext()", mode="eval").body
@@ -135,7 +126,8 @@ def _replacements(statement: ast.stmt, whole: ast.expr) -> Iterator[tuple[ast.AS
         yield whole, NOTHING
     if whole in getattr(statement, "decorator_list", []):
         yield whole, UNDECORATED
-    sign = ast.USub() if isinstance(statement, ast.Return) else ast.Not()
+    truth = isinstance(whole, ast.Call) and _name(whole) in TRUTHS
+    sign = ast.USub() if isinstance(statement, ast.Return) and not truth else ast.Not()
     simple = isinstance(whole, ast.Name | ast.Call | ast.Attribute | ast.Subscript | ast.BinOp)
     if simple and isinstance(statement, ast.If | ast.While | ast.Return):
         yield whole, ast.UnaryOp(sign, whole)
@@ -149,9 +141,9 @@ def _replacements(statement: ast.stmt, whole: ast.expr) -> Iterator[tuple[ast.AS
 
 
 def _kept(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the parts of a node in which no change is a slip: seeds, types, data of an example."""
+    """Yield the parts of a node that are no code to test: seeds, checks, data of an example."""
     match node:
-        case ast.keyword(arg="seed") | ast.Call(func=ast.Attribute(attr="manual_seed")):
+        case ast.keyword(arg="seed" | "strict") | ast.Call(func=ast.Attribute(attr="manual_seed")):
             yield node
         case ast.Call(func=ast.Attribute(attr="default_rng") | ast.Name(id="isinstance")):
             yield node
@@ -182,7 +174,8 @@ def _changes(node: ast.AST, turn: bool) -> Iterator[ast.AST]:
     match node:
         case ast.BinOp(left=a, op=op, right=b) | ast.Compare(left=a, ops=[op], comparators=[b]):
             field = "op" if isinstance(node, ast.BinOp) else "ops"
-            tables = (OTHERS, EDGES) if isinstance(getattr(b, "value", 0), int) else (OTHERS,)
+            whole = isinstance(b, ast.Name) or isinstance(getattr(b, "value", None), int)
+            tables = (OTHERS, EDGES) if whole else (OTHERS,)
             for other in (table[type(op)]() for table in tables if type(op) in table):
                 yield _with(node, **{field: other if field == "op" else [other]})
             if isinstance(op, ORDERED) and turn:
@@ -207,9 +200,13 @@ def _changes(node: ast.AST, turn: bool) -> Iterator[ast.AST]:
             yield from _calls(node)
 
 
+def _name(call: ast.Call) -> str:
+    return getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+
+
 def _calls(node: ast.Call) -> Iterator[ast.AST]:
     """Yield other calls: of the twin function, of none, with two arguments or labels swapped."""
-    name = getattr(node.func, "attr", None) or getattr(node.func, "id", "")
+    name = _name(node)
     if name in TWINS:
         field = "attr" if isinstance(node.func, ast.Attribute) else "id"
         yield _with(node, func=_with(node.func, **{field: TWINS[name]}))

@@ -6,6 +6,7 @@ cell, so that each costs seconds. equivalents.txt lists the changes that nobody 
 """
 
 import argparse
+import gc
 import hashlib
 import importlib
 import os
@@ -193,8 +194,13 @@ class Tests:
         """Return whether no test of the course in `root` fails."""
         move(root)
         files = [str(p.relative_to(ROOT)) for p in self.users if p.suffix in suffixes]
-        options = ["-x", "-p", "no:cacheprovider", "-c", "pyproject.toml", "--rootdir", "."]
-        return pytest.main([*options, *files], list(plugins)) == 0
+        options = "-x --assert=plain -p no:cacheprovider -p no:hypothesispytest -p no:logging"
+        return (
+            pytest.main(
+                [*options.split(), "-c", "pyproject.toml", "--rootdir", ".", *files], list(plugins)
+            )
+            == 0
+        )
 
     def trace(self) -> tuple[dict[str, float], dict[int, list[str]]]:
         """Return the seconds of each test, and the tests of each line. All must pass."""
@@ -371,6 +377,7 @@ def preload() -> None:
             if name.split(".")[0] not in OURS:
                 with suppress(ImportError):
                     importlib.import_module(name)
+    gc.freeze()  # no later collection looks at them
 
 
 def report(path: Path, chosen: list[Case], survivors: list[Case]) -> Counter:
@@ -416,6 +423,7 @@ def main() -> int:
         total += report(path, chosen, judge(path, alive, args.jobs))
     row("all", total)
     print(f"{time.perf_counter() - start:.0f} s")
+    gc.unfreeze()
     enough = total["survived"] <= (1 - ENOUGH) * (total["mutants"] - total["equivalent"])
     return int(not enough or total["core survived"] > 0)
 

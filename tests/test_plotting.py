@@ -99,10 +99,11 @@ def test_plot_loop_keeps_its_gaps_outside_the_circle_and_inside_the_figure():
     assert a.get_window_extent().x0 > ax.transData.transform((0.8, 0))[0]
     assert b.get_window_extent().y1 < circle[:, 1].min()
     assert c.get_window_extent().x1 < ax.transData.transform((-0.8, 0))[0]
-    left, right = (ax.transData.transform((x, 0))[0] for x in ax.get_xlim())
-    assert left < right and not ax.axison
-    for text in (a, b, c):
-        assert left <= text.get_window_extent().x0 and text.get_window_extent().x1 <= right
+    corners = zip(ax.get_xlim(), ax.get_ylim(), strict=True)
+    low, high = map(ax.transData.transform, corners)
+    assert (low < high).all() and not ax.axison
+    for box in (text.get_window_extent() for text in ax.texts):
+        assert (low <= box.min).all() and (box.max <= high).all()
 
 
 def test_decision_boundary_is_where_the_logit_is_zero():

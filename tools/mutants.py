@@ -137,7 +137,9 @@ def _replacements(statement: ast.stmt, whole: ast.expr) -> Iterator[tuple[ast.AS
         even |= {id(inner) for inner in _even(outer)}
     for node in ast.walk(whole):
         if id(node) not in kept:
-            yield from ((node, new) for new in _changes(node, turn=id(node) not in even))
+            for new in _changes(node, turn=id(node) not in even):
+                if ast.unparse(new) != ast.unparse(node):
+                    yield node, new
 
 
 def _kept(node: ast.AST) -> Iterator[ast.AST]:

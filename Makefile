@@ -21,7 +21,8 @@ LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 # `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
 given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
 
-.PHONY: help run test test-all corpus lab refresh stamp slides site bundle lint bench matrix constraints clean
+.PHONY: help run test test-all corpus lab refresh stamp slides site bundle lint bench mutate matrix \
+	constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
 	@echo "make test     the whole test suite (ARGS='notebooks/01*.ipynb' for a part)"
@@ -37,6 +38,8 @@ help:
 	@echo "              whether executing them from nothing gives what is stored"
 	@echo "make corpus   test the strict gate itself on sound and broken notebooks, and count them"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
+	@echo "make mutate   change one thing at a time and report what no test notices (NAMES='graph 03' for"
+	@echo "              some files, CORE=1 for all in gradients, losses and updates, ALL=1 for everything)"
 	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main;"
 	@echo "              REPO= takes it out; CHECK=1 only names what is stale)"
 	@echo "make matrix   run the suite on the oldest and newest versions, and on Colab's; README's table"
@@ -85,6 +88,9 @@ bench: $(INSTALLED)
 
 matrix: $(INSTALLED) $(NPM)
 	@$(THREADS) $(PY) -m tools.matrix $(NAMES)
+
+mutate: $(INSTALLED)
+	@$(PY) -m tools.mutate $(if $(ALL),--all) $(if $(CORE),--core) $(NAMES)
 
 constraints: $(INSTALLED)
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.10 --upgrade \

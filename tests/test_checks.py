@@ -142,6 +142,13 @@ def forgiving(root, penalty, after=lambda w: None):
     return one_round
 
 
+def with_penalty(fit):
+    def one_round(optimizer, w, X, y):
+        in_order("zbs", lambda p, y: fit(p, y) + half_square(w))(optimizer, w, X, y)
+
+    return one_round
+
+
 def safe_root(size):
     return torch.where(size > 1, size, 1.0).sqrt()
 
@@ -229,11 +236,15 @@ ATTEMPTS = [
     ("1.1", lambda x: -8 * x**3 + 10 * x - 3, "sign"),
     ("1.1", g, "g itself"),
     ("1.1", lambda x: 8 * x**3 - 10 * x, "3x is missing"),
+    ("1.1", lambda x: 2 * x**3 - 5 * x + 3, "exponents"),
+    ("1.1", lambda x: 4 * x**3 - 5 * x + 1.5, "half the right value"),
     ("1.1", lambda x: 8 * x**2, "the numbers are not"),
     ("1.1", lambda x: float("nan") * x, "the numbers are not"),
     ("1.2", derivative, "correct"),
     ("1.2", lambda f, x: derivative(f, x, torch.mean), "factor n"),
     ("1.2", lambda f, x: 2 * derivative(f, x), "accumulated"),
+    ("1.2", lambda f, x: (1 + x.requires_grad) * derivative(f, x), "twice the right value"),
+    ("1.2", lambda f, x: derivative(f, x) / 2 ** (f is torch.sin), "half the right value"),
     ("1.2", derivative_into_grad, "raised RuntimeError"),
     ("1.2", lambda f, x: derivative_into_grad(f, x.requires_grad_()), "x is changed"),
     ("1.2", lambda f, x: torch.autograd.grad(f(x).sum(), x)[0], "raised RuntimeError"),
@@ -244,9 +255,12 @@ ATTEMPTS = [
     ("1.3", lambda f, x: jacobian(f, x).T, "transposed"),
     ("1.3", lambda f, x: jacobian(f, x, empty=False), "accumulates"),
     ("1.3", lambda f, x: jacobian(f, x).sum(0), "rows are added up"),
+    ("1.3", lambda f, x: jacobian(f, x).sum(0).expand(2, 3), "all rows are one tensor"),
     ("1.3", lambda f, x: jacobian(f, x)[0, :2], "the shape is (2,)"),
     ("1.4", newton, "correct"),
     ("1.4", lambda f, x: newton(f, x, sign=1), "wrong sign"),
+    ("1.4", lambda f, x: newton(f, x) - x, "the step alone"),
+    ("1.4", lambda f, x: x - derivative(f, x), "not divided by the curvature"),
     ("1.4", lambda f, x: x - f(x) / derivative(f, x), "f = 0"),
     ("2.1", table, "correct"),
     ("2.1", lambda: table(z2=None), "z2: not done yet"),
@@ -336,6 +350,7 @@ ATTEMPTS = [
     ("3.7", forgiving(safe_root, lambda w: half_square(w).item()), "not done yet: no nan any"),
     ("3.7", forgiving(torch.sqrt, half_square), "not done yet: the weights are nan"),
     ("3.7", forgiving(safe_root, lambda w: (w**2).mean()), "not their mean"),
+    ("3.7", with_penalty(mse), "every error costs its square"),
     ("3.7", forgiving(torch.sqrt, half_square, lambda w: w.grad.nan_to_num_()), "do not move"),
     ("4.1", ridge, "correct"),
     ("4.1", ridge_by_autograd, "correct"),
@@ -404,6 +419,7 @@ ATTEMPTS = [
     ("5.4", confusion, "correct"),
     ("5.4", lambda p, a: confusion(p, a).T, "reverse"),
     ("5.4", lambda p, a: confusion(p, a) / len(a), "give counts"),
+    ("5.4", lambda p, a: confusion(p, a) / confusion(p, a).sum(1, keepdim=True), "of each row"),
 ]
 
 

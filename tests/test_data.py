@@ -259,6 +259,10 @@ def test_bundled_digits(folder, offline, capsys):
     assert counts.tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
     pixels = torch.cat([digits.X_train, digits.X_test]) * 0.3081 + 0.1307
     assert pixels.min() > -1e-6 and 0.99 < pixels.max() < 1 + 1e-6
+    assert (255 * pixels - (255 * pixels).round()).abs().max() < 1e-3
+    images = pixels.view(-1, 1, 28, 28)
+    bright = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1) > 0.85
+    assert images[bright].min() > 0.5  # no overflow to black
     centers = torch.stack([digits.X_train[digits.y_train == k].mean(0) for k in range(10)])
     nearest = torch.cdist(digits.X_test, centers).argmin(1)
     assert (nearest == digits.y_test).float().mean() > 0.85
@@ -645,6 +649,8 @@ def test_least_squares_has_the_curvatures_the_noise_and_the_truth_it_was_asked_f
     assert torch.allclose(found, torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64))
     assert w_true.abs().min() >= 1 and w_true.abs().max() <= 2
     assert 0.36 < (y - X @ w_true).std() < 0.44
+    many = [data.make_least_squares(9, [1.0] * 9, noise=0.0, seed=i)[2] for i in range(9)]
+    assert 0.3 < (torch.cat(many) > 0).double().mean() < 0.7
     X, y, w_true = data.make_least_squares(500, (3.0, 0.2), noise=0.0, seed=0)
     assert torch.equal(y, X @ w_true)
 

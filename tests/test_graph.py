@@ -819,6 +819,7 @@ def test_backward_table_leaves_out_a_value_it_does_not_have():
         (torch.tensor([[2.0, 0], [0, 3]]), "2×2 matrix"),
         (torch.ones(3, 2), "3×2 matrix"),
         (torch.ones(2, 3, 4), "2×3×4 numbers"),
+        (torch.ones(2, 2, 3), "2×2×3 numbers"),
     ],
 )
 def test_short_is_a_few_characters(tensor, text):

@@ -17,7 +17,7 @@ AXE = slides.MODULES / "axe-core/axe.min.js"
 MEASURE = """() => Reveal.getSlides().map((slide, number) => {
   const { h, v } = Reveal.getIndices(slide);
   Reveal.slide(h, v, 999);
-  const wide = [...slide.querySelectorAll("pre, table, img, svg:not(svg svg), mjx-container")].filter(
+  const wide = [...slide.querySelectorAll("pre, table, img, svg:not(svg *), mjx-container")].filter(
     (e) => !e.closest("aside")
       && (e.getBoundingClientRect().right > 1280 || e.scrollWidth > e.clientWidth + 1));
   const code = [...slide.querySelectorAll(".highlight pre")];

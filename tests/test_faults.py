@@ -379,7 +379,12 @@ def test_read_only_course_runs_and_says_in_one_line_that_it_keeps_nothing(tmp_pa
     before = contents(root)
     script = 'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && '
     done = subprocess.run(
-        [*NAMESPACE, "sh", "-c", script + "echo mounted && exec make run"],
+        [
+            *NAMESPACE,
+            "sh",
+            "-c",
+            script + "echo mounted && exec env -u MAKELEVEL -u MAKEFLAGS make run",
+        ],
         cwd=root,
         capture_output=True,
         text=True,

@@ -271,7 +271,7 @@ def test_glossary_terms_are_linked_from_their_first_use(parsed: dict[str, Parsed
 @pytest.mark.parametrize("place", ["00000000", "9.9"])
 def test_link_to_nowhere_fails_and_leaves_the_old_site(tmp_path, monkeypatch, capfd, place) -> None:
     def stage(source: Path) -> None:
-        source.mkdir()
+        source.mkdir(parents=True)
         (source / "conf.py").write_text(f"import sys\nsys.path.insert(0, {extensions!r})\n{names}")
         (source / "index.md").write_text(f"# Title\n\n{{at}}`{place}`\n")
 

@@ -305,6 +305,7 @@ class Player:
         move(ROOT)
         self.gate = importlib.import_module("conftest")
         self.stored, self.nb = code_cells(path), SimpleNamespace(cells=code_cells(path))
+        self._display_id_map = {}  # as nbclient's, for the gate
         classes = {"displayhook_class": Hook, "display_pub_class": Publisher}
         self.shell = Shell(config=Config({"HistoryManager": {"enabled": False}}), **classes)
         InteractiveShell._instance = self.shell

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -74,24 +75,31 @@ def expected(recipe: Recipe, names: list[str]) -> list[dict]:
     Every number is autograd's, each local derivative asked for with all other inputs held fixed.
     """
     live, _ = run(recipe)
-    values, sums = dict.fromkeys(names, ""), dict.fromkeys(names, "")
-    frames = [{"now": "", "values": dict(values), "sums": dict(sums), "rows": {}}]
+    values, sums, rows, arrows = dict.fromkeys(names, ""), dict.fromkeys(names, ""), {}, [0, 0]
+    frames = []
+
+    def record(now: str) -> None:
+        frame = {"now": now, "values": values, "sums": sums, "rows": rows, "arrows": arrows}
+        frames.append(deepcopy(frame))
+
+    record("")
     for name in names:
         values[name] = f"{live[name].item():.4g}"
-        frames.append({"now": name, "values": dict(values), "sums": dict(sums), "rows": {}})
+        arrows[1] += len(recipe[name][0].split())
+        record(name)
     total = {name: 0.0 for name in names} | {"f": 1.0}
     sums = {name: f"{value:.4g}" for name, value in total.items()}
     for name in reversed(names):
         inputs, compute = recipe[name]
-        held = [live[i].detach().requires_grad_() for i in inputs.split()]
+        held, rows = [live[i].detach().requires_grad_() for i in inputs.split()], {}
         local = torch.autograd.grad(compute(*held), held) if held else []
-        rows = {}
         for source, slope in zip(inputs.split(), local, strict=True):
             sent = total[name] * slope.item()
             total[source] += sent
             rows[source] = [f"{v:.4g}" for v in (total[name], slope, sent, total[source])]
             sums[source] = rows[source][-1]
-        frames.append({"now": name, "values": dict(values), "sums": dict(sums), "rows": rows})
+        arrows[0] += len(held)
+        record(name)
     grads = torch.autograd.grad(live["f"], [live[name] for name in names])
     for name, grad in zip(names, grads, strict=True):
         assert f"{grad.item():.4g}" == f"{total[name]:.4g}"  # the walk above is right
@@ -117,8 +125,10 @@ READ_STEPPER = """root => {
     dashed: at.map(b => getComputedStyle(b.querySelector('.ring')).strokeDasharray !== 'none'),
     values: Object.fromEntries(boxes.map(b => [name(b), text(b, 'v')])),
     sums: Object.fromEntries(boxes.map(b => [name(b), text(b, 'g')])),
-    labels: [...root.querySelectorAll('g')].filter(g => g.matches(':has(> .box)') && shown(g))
+    labels: [...root.querySelectorAll('g')].filter(g => g.matches(':has(> .box):not(:has(> .ring))') && shown(g))
       .map(g => [...g.querySelectorAll('text')].map(t => t.textContent).join(' ')),
+    arrows: ['.back > .line', ':not(.wait, .back) > .line'].map(
+      which => [...root.querySelectorAll('g' + which)].filter(shown).length),
     rows: rows.map(r => [...r.cells].map(c => c.textContent)).filter(r => r[0]) };
 }"""
 READ_TABLE = (
@@ -200,14 +210,14 @@ def check_frame(seen: dict, frame: dict, names: list[str]) -> None:
     for name in names:
         assert ascii_number(seen["values"][subscript[name]]) == frame["values"][name]
         assert ascii_number(seen["sums"][subscript[name]]) == frame["sums"][name]
-    f, now = "f", subscript.get(frame["now"], "")
+    now = subscript.get(frame["now"], "")
     rows = {re.search(rf"∂{now}/∂(\S+)", row[1])[1]: row for row in seen["rows"]}
     assert rows.keys() == {subscript[source] for source in frame["rows"]}
+    assert seen["arrows"] == frame["arrows"] and len(seen["labels"]) == frame["arrows"][0]
     for source, numbers in frame["rows"].items():
         row = rows[subscript[source]]
-        assert row[0].startswith(f"∂{f}/∂{now} = ") and row[3].startswith(
-            f"∂{f}/∂{subscript[source]}"
-        )
+        assert row[0].startswith(f"∂f/∂{now} = ")
+        assert row[3].startswith(f"∂f/∂{subscript[source]} = ")
         assert [ascii_number(cell) for cell in row] == numbers
         assert numbers[2].replace("-", "−") in seen["said"]
         assert f"∂{now}/∂{subscript[source]} = {row[1].rpartition('= ')[2]}" in seen["labels"]
@@ -300,6 +310,8 @@ def test_explorer_draws_the_tangent(explorer) -> None:
         slope = 3 * (-2 + 0.05 * i) ** 2 - 3
         assert (b - d) / down == pytest.approx(slope * (c - a) / unit, abs=0.2 * 4 / down + 0.01)
         assert ((a + c) / 2, (b + d) / 2) == pytest.approx(point, abs=0.11)
+        drop = value_at(explorer, picture.select_one(".drop"), i)
+        assert drop.rpartition("L")[2].split() == at and drop[1:].split()[0] == at[0]
 
 
 def parts(figure: Figure) -> tuple[BeautifulSoup, BeautifulSoup]:
@@ -561,6 +573,7 @@ def test_names_are_text_and_not_markup(page: Page, tmp_path) -> None:
     f = x**2
     graph = read_graph(f, {"a<b>": x, "f": f}, titles={"f": name})
     explorer = Explorer(lambda x: {name: x**2}, 0, 1, 0.5)
+    assert name in parts(explorer)[1].input["aria-valuetext"]
     page.goto(write(tmp_path, page_of(Stepper(graph), explorer)))
     page.click("button[value=last]")
     page.locator("input").press("Home")

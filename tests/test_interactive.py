@@ -125,7 +125,8 @@ READ_STEPPER = """root => {
     dashed: at.map(b => getComputedStyle(b.querySelector('.ring')).strokeDasharray !== 'none'),
     values: Object.fromEntries(boxes.map(b => [name(b), text(b, 'v')])),
     sums: Object.fromEntries(boxes.map(b => [name(b), text(b, 'g')])),
-    labels: [...root.querySelectorAll('g')].filter(g => g.matches(':has(> .box):not(:has(> .ring))') && shown(g))
+    labels: [...root.querySelectorAll('g')]
+      .filter(g => g.matches(':has(> .box):not(:has(> .ring))') && shown(g))
       .map(g => [...g.querySelectorAll('text')].map(t => t.textContent).join(' ')),
     arrows: ['.back > .line', ':not(.wait, .back) > .line'].map(
       which => [...root.querySelectorAll('g' + which)].filter(shown).length),

@@ -5,6 +5,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from tools.definitions import definitions
 from utils.checks import check, relative_error
@@ -100,6 +101,32 @@ def test_both_engines_train_the_network_to_the_same_numbers():
     assert ends[0][0] < 0.05
     for ours, theirs in zip(ends[0][1], ends[1][1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+def test_training_is_gradient_descent_on_cross_entropy_with_step_1():
+    X, y = make_moons(200, noise=0.1, seed=0)
+    X, y, rng = X.double(), y.double()[:, None], np.random.default_rng(0)
+    sizes = (2, 10), 10, (10, 1), 1
+    W1, b1, W2, b2 = leaves = [torch.tensor(rng.normal(size=n), requires_grad=True) for n in sizes]
+    optimizer = torch.optim.SGD(leaves, lr=1.0)
+    for _ in range(400):
+        loss = F.binary_cross_entropy_with_logits(torch.tanh(X @ W1 + b1) @ W2 + b2, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    cost = partial(lesson()["network_loss"], X.numpy(), 2 * y.numpy() - 1)
+    number, ours = lesson()["train"](lesson()["gradients_ours"], cost)
+    assert number == pytest.approx(loss.item(), rel=1e-6)
+    for array, leaf in zip(ours, leaves, strict=True):
+        np.testing.assert_allclose(array, leaf.detach(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["reverse_mode", "forward_mode", "finite_differences"])
+def test_what_is_timed_is_the_gradient(method):
+    w = torch.tensor([0.7, -1.3, 2.1], dtype=torch.float64)
+    found = lesson()[method](lambda w: (w**3).sum() + w.prod(), w)
+    assert relative_error(found, 3 * w**2 + w.prod() / w) < 1e-5
+    assert not w.requires_grad
 
 
 def test_engine_has_no_depth_limit_and_no_path_explosion():

@@ -2,7 +2,8 @@
 
 A change in a module must fail a test, or a notebook that imports it; a change in a notebook must
 be refused by the gate. Processes are forked after the imports and, in a notebook, at the changed
-cell, so that each costs seconds. equivalents.txt lists the changes that nobody could notice.
+cell, so that each costs seconds: this needs Linux or macOS. equivalents.txt lists the changes
+that nobody could notice, with the reason.
 """
 
 import argparse

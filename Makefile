@@ -56,7 +56,7 @@ test: lint
 
 test-all: test
 	@$(ERRORS) $(PY) -m pytest -n 2 notebooks
-	@$(THREADS) $(PY) -m pytest tests/slow_refresh.py
+	@$(THREADS) $(PY) -m pytest -n 2 tests/slow_*.py
 
 corpus: $(INSTALLED)
 	@$(PY) -m pytest -q -s tests/test_gate.py

@@ -69,11 +69,16 @@ def run(recipe: Recipe) -> tuple[dict[str, torch.Tensor], Graph]:
     return live, read_graph(live["f"], live)
 
 
-def expected(recipe: Recipe, names: list[str]) -> list[dict]:
-    """What a Stepper must show at each position, tensor by tensor in the order of `names`.
+def local_derivatives(recipe: Recipe, live: dict, name: str) -> dict[str, float]:
+    """Autograd's derivatives of a tensor by each of its inputs, all others held fixed."""
+    inputs, compute = recipe[name]
+    held = [live[i].detach().requires_grad_() for i in inputs.split()]
+    slopes = torch.autograd.grad(compute(*held), held) if held else []
+    return {i: slope.item() for i, slope in zip(inputs.split(), slopes, strict=True)}
 
-    Every number is autograd's, each local derivative asked for with all other inputs held fixed.
-    """
+
+def expected(recipe: Recipe, names: list[str]) -> list[dict]:
+    """What a Stepper must show at each position, tensor by tensor in the order of `names`."""
     live, _ = run(recipe)
     values, sums, rows, arrows = dict.fromkeys(names, ""), dict.fromkeys(names, ""), {}, [0, 0]
     frames = []
@@ -90,15 +95,13 @@ def expected(recipe: Recipe, names: list[str]) -> list[dict]:
     total = {name: 0.0 for name in names} | {"f": 1.0}
     sums = {name: f"{value:.4g}" for name, value in total.items()}
     for name in reversed(names):
-        inputs, compute = recipe[name]
-        held, rows = [live[i].detach().requires_grad_() for i in inputs.split()], {}
-        local = torch.autograd.grad(compute(*held), held) if held else []
-        for source, slope in zip(inputs.split(), local, strict=True):
-            sent = total[name] * slope.item()
+        rows = {}
+        for source, slope in local_derivatives(recipe, live, name).items():
+            sent = total[name] * slope
             total[source] += sent
             rows[source] = [f"{v:.4g}" for v in (total[name], slope, sent, total[source])]
             sums[source] = rows[source][-1]
-        arrows[0] += len(held)
+        arrows[0] += len(rows)
         record(name)
     grads = torch.autograd.grad(live["f"], [live[name] for name in names])
     for name, grad in zip(names, grads, strict=True):
@@ -137,11 +140,11 @@ READ_TABLE = (
 )
 
 
-def write(folder: Path, body: str, head: str = "") -> str:
+def write(folder: Path, body: str) -> str:
     """The address of a page with this body."""
     start = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Test</title>"
     view = "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-    (folder / "page.html").write_text(f"{start}{view}{head}<body>{body}", encoding="utf-8")
+    (folder / "page.html").write_text(f"{start}{view}<body>{body}", encoding="utf-8")
     return (folder / "page.html").as_uri()
 
 

@@ -31,7 +31,7 @@ help:
 	@echo "make site     the course as web pages that need no network, in build/site/"
 	@echo "make bundle   all of it in one zip to carry into a room without a network, in build/"
 	@echo "make lint     check style and format, changing nothing"
-	@echo "make bench    time what the course promises to be fast"
+	@echo "make bench    time what the course promises to be fast (NAMES='imports lecture' for some)"
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
 	@echo "make test-all after make test, the notebooks on two threads with warnings as errors, and"
@@ -84,7 +84,7 @@ lint: $(INSTALLED)
 		|| { echo "Style (see above); to fix it: $(PY) -m ruff check --fix . && $(PY) -m ruff format ." >&2; exit 1; }
 
 bench: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(PY) -m tools.bench
+	@OMP_NUM_THREADS=1 $(PY) -m tools.bench $(NAMES)
 
 matrix: $(INSTALLED) $(NPM)
 	@$(THREADS) $(PY) -m tools.matrix $(NAMES)

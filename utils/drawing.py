@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
-import networkx as nx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -200,17 +199,17 @@ def _places(graph: Graph, down: bool, backward: bool) -> tuple[list, list]:
     Tensors stand in the even layers, as near to the output as their uses allow.
     """
     index = {id(node): i for i, node in enumerate(graph.nodes)}
-    dag = nx.DiGraph((index[id(edge.target)], index[id(edge.source)]) for edge in graph.edges)
-    dag.add_node(0)
-    generations = list(nx.topological_generations(dag))[::-1]
-    layers = [[] for _ in range(2 * len(generations) - 1)]
+    depth = [0] * len(graph.nodes)  # a target comes before its sources
+    for edge in graph.edges:
+        u, v = index[id(edge.source)], index[id(edge.target)]
+        depth[u] = max(depth[u], depth[v] + 1)
+    layers = [[] for _ in range(2 * max(depth) + 1)]
     boxes, routes = {}, []
-    for k, generation in enumerate(generations):
-        for i in sorted(generation, reverse=True):
-            lines = _box_lines(graph.nodes[i], graph.output, down, backward)
-            several = backward and len(graph.nodes[i].parts) > 1
-            boxes[i] = _Place(2 * k, lines, down, adds_up=several)
-            layers[2 * k].append(boxes[i])
+    for i, node in reversed(list(enumerate(graph.nodes))):
+        lines = _box_lines(node, graph.output, down, backward)
+        several = backward and len(node.parts) > 1
+        boxes[i] = _Place(2 * (max(depth) - depth[i]), lines, down, adds_up=several)
+        layers[boxes[i].layer].append(boxes[i])
     for edge in reversed(graph.edges):
         u, v = boxes[index[id(edge.source)]], boxes[index[id(edge.target)]]
         route = [u]

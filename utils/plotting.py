@@ -5,10 +5,12 @@ import io
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from cycler import cycler
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -45,10 +47,11 @@ def show(fig: Figure, alt: str, save: str | None = None) -> None:
     pages find it. `save` is the picture's name in `figures/`: `make refresh` copies it there from
     the stored notebook.
     """
-    full, small = io.BytesIO(), io.BytesIO()
-    fig.savefig(full, format="png")
     plt.close(fig)
-    Image.open(full).convert("RGB").quantize(256).save(small, format="png", optimize=True)
+    canvas, small = FigureCanvasAgg(fig), io.BytesIO()
+    canvas.draw()  # once, where savefig lays out and draws twice
+    full = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    full.quantize(256).save(small, format="png", optimize=True)
     png = base64.b64encode(small.getvalue()).decode()
     metadata = {"alt": alt} | ({"save": save} if save else {})
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)

@@ -1,0 +1,1 @@
+"""What `make bench` measures: code, growth, notebooks and imports, all on one thread."""

@@ -110,7 +110,7 @@ has no venv module: install it (Debian and Ubuntu: sudo apt install python3-venv
 		|| { echo "Making .venv" && $(PYTHON) -m venv --clear .venv; }
 	@rm -f .venv/installed*
 	@if $(PY) -m pip install --quiet --retries 1 uv >/dev/null 2>&1 && $(PY) -m uv --version >/dev/null 2>&1; \
-	then $(PY) -m uv pip install --python $(PY) $$($(PY) -c "$(LINK)" "$$($(PY) -m uv cache dir)") $(PACKAGES); \
+	then $(PY) -m uv pip install --compile-bytecode --python $(PY) $$($(PY) -c "$(LINK)" "$$($(PY) -m uv cache dir)") $(PACKAGES); \
 	else echo "uv is not to be had here: installing with pip, which takes longer"; \
 	$(PY) -m pip install $(PACKAGES); fi \
 		|| { echo "The packages could not be installed (see above); the same command tries again" >&2; exit 1; }

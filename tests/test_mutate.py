@@ -106,9 +106,9 @@ def test_the_table_names_exactly_the_changes_that_nothing_notices(course):
     lines = [" ".join(line.split()) for line in run.stdout.splitlines()]
     assert lines[1:-2] == [
         "twice.py 7 1 3 3 50.0 % 0 of 0",
+        "6 twice.py: return x - 1 [1 -> 2]",
         "6 twice.py: return x - 1 [x - 1 -> -(x - 1)]",
         "6 twice.py: return x - 1 [x - 1 -> 1 - x]",
-        "6 twice.py: return x - 1 [1 -> 2]",
         "01_small.ipynb 7 0 4 3 57.1 % 1 of 2",
         "In[1] line 1 01_small.ipynb: w = 3.0 [3.0 -> 6.0]",
         "In[1] line 2 core 01_small.ipynb: grad = 2 * w [2 -> 3]",

@@ -389,7 +389,7 @@ def report(path: Path, chosen: list[Case], survivors: list[Case]) -> Counter:
     numbers["core"] = sum(case.mutant.core and case.name not in equivalents() for case in chosen)
     numbers["core survived"] = sum(case.mutant.core for case in survivors)
     row(path.name, numbers)
-    for case in sorted(survivors, key=lambda c: (c.cell, c.mutant.lines[-1])):
+    for case in sorted(survivors, key=lambda c: (c.cell, c.mutant.lines[-1], c.name)):
         place = f"In[{case.cell}] line " * bool(case.cell) + str(case.mutant.lines[-1])
         print(f"    {place}{' core' * case.mutant.core}\t{case.name}", flush=True)
     return numbers

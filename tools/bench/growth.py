@@ -19,7 +19,7 @@ def growth() -> Iterator[Row]:
         ("parameters in reverse mode", 1000, reverse_mode),
         ("depth, replay_backward", 250, replay),
         ("depth, read_graph with all tensors", 250, read),
-        ("images unpacked and normalized", 15_000, images),
+        ("images unpacked and normalized", 7500, images),
     ]:
         sizes = [size, 2 * size, 4 * size, 8 * size]
         tasks = [work(n) for n in sizes]

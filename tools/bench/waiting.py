@@ -96,11 +96,11 @@ def execute(notebook: nbformat.NotebookNode) -> list[str]:
         resources={"metadata": {"path": str(NOTEBOOKS)}},
         shutdown_kernel="immediate",
     )
+    cells = [(i, c) for i, c in enumerate(notebook.cells) if c.cell_type == "code" and c.source]
+    notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
     start, spent, figure = time.perf_counter(), [], None
     with client.setup_kernel(env=environment()):
-        for index, cell in enumerate(notebook.cells):
-            if cell.cell_type != "code" or not cell.source.strip():
-                continue
+        for index, cell in cells:
             client.execute_cell(cell, index)
             spent.append(probe(client))
             if not figure and any("image/png" in o.get("data", {}) for o in cell.outputs):
@@ -113,7 +113,7 @@ def execute(notebook: nbformat.NotebookNode) -> list[str]:
 
 def probe(client: NotebookClient) -> tuple[float, int]:
     """The kernel's processor seconds up to now, and its peak memory in kB (as Linux counts it)."""
-    cell = nbformat.v4.new_code_cell(PROBE)
-    client.execute_cell(cell, len(client.nb.cells), store_history=False)
-    seconds, peak = cell.outputs[0].text.split()
+    cell = client.nb.cells[-1]
+    client.execute_cell(cell, len(client.nb.cells) - 1, store_history=False)
+    seconds, peak = "".join(output.text for output in cell.outputs).split()
     return float(seconds), int(peak)

@@ -36,7 +36,17 @@ def install(name: str) -> Path:
     folder = BUILD / "matrix" / name
     uv("venv", "--quiet", "--clear", "--python", version, folder)
     python = next(p for p in [folder / "bin/python", folder / "Scripts/python.exe"] if p.exists())
-    uv("pip", "install", "--quiet", "--python", python, "-r", "requirements-dev.txt", *choice)
+    uv(
+        "pip",
+        "install",
+        "-q",
+        "--compile-bytecode",
+        "--python",
+        python,
+        "-r",
+        "requirements-dev.txt",
+        *choice,
+    )
     return python
 
 

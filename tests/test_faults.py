@@ -253,12 +253,16 @@ def set_python(root: Path, script: str) -> None:
     python.chmod(0o755)
 
 
+def by_hand() -> dict[str, str]:
+    """The environment without what a `make` around these tests has put there."""
+    outer = {"MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "ARGS", "NAMES"}
+    return {name: value for name, value in os.environ.items() if name not in outer}
+
+
 def make(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess:
     """What `make` says in the course, as if called there by hand."""
-    outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
-    env = {name: value for name, value in os.environ.items() if name not in outer} | env
     command = [shutil.which("make"), *args]
-    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
+    return subprocess.run(command, cwd=root, env=by_hand() | env, capture_output=True, text=True)
 
 
 # ---- disk --------------------------------------------------------------------------------------
@@ -377,18 +381,11 @@ def test_kernel_that_finds_no_room_is_named_in_one_line(disk, tmp_path, monkeypa
 def test_read_only_course_runs_and_says_in_one_line_that_it_keeps_nothing(tmp_path):
     root = real_course(tmp_path / ODD, **{"01_a": ["1"], "02_b": ["2"]})
     before = contents(root)
-    script = 'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && '
-    done = subprocess.run(
-        [
-            *NAMESPACE,
-            "sh",
-            "-c",
-            script + "echo mounted && exec env -u MAKELEVEL -u MAKEFLAGS make run",
-        ],
-        cwd=root,
-        capture_output=True,
-        text=True,
+    script = (
+        'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && echo mounted && make run'
     )
+    command = [*NAMESPACE, "sh", "-c", script]
+    done = subprocess.run(command, cwd=root, env=by_hand(), capture_output=True, text=True)
     if not done.stdout.startswith("mounted\n"):
         pytest.skip(f"a folder cannot be made read-only here: {done.stderr.strip()}")
     assert re.fullmatch(r"mounted\n01_a: 1 cells, \d+\.\d s\n", done.stdout)

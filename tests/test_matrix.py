@@ -7,7 +7,7 @@ REPORT = """<testsuites><testsuite>
 <testcase name="b"><skipped/></testcase>
 <testcase name="c"><failure>In[1]: the text of this error has changed</failure></testcase>
 <testcase name="d"><failure>In[2]: image/png differs between stored and now</failure></testcase>
-<testcase name="e"><failure>In[3]: image/png differs between first run and second</failure></testcase>
+<testcase name="e"><error>In[3]: image/png differs between first and second run</error></testcase>
 <testcase name="f"><error>no fixture</error></testcase>
 </testsuite></testsuites>"""
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import IPython
 import nbformat
 import pytest
 from nbformat import v4
@@ -179,7 +180,9 @@ def test_refresh_stores_clean_outputs_and_figures_and_is_idempotent(tmp_path, mo
     counts = [c["execution_count"] for c in notebook["cells"] if c["cell_type"] == "code"]
     assert counts == [1, None, 2, 3, 4]
     trace = "\n".join(notebook["cells"][4]["outputs"][0]["traceback"])
-    assert trace.count("Cell In[3]") == 2 and "in inner()" in trace
+    assert "in inner()" in trace
+    if IPython.version_info >= (8, 7):  # before, frames are named after a temporary file
+        assert trace.count("Cell In[3]") == 2
     assert trace.splitlines()[-1].startswith("JSONDecodeError: ")
     assert "\x1b" not in trace and "File" not in trace and "json/" not in trace
 

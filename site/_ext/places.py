@@ -105,7 +105,7 @@ class Cards(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         cards = [card(path) for path in sorted(Path(self.env.srcdir).glob("*.ipynb"))]
-        return self.parse_text_to_nodes("\n".join(["::::{grid} 1\n:gutter: 2", *cards, "::::"]))
+        return self.parse_text_to_nodes("\n".join(["::::{grid} 1\n:gutter: 2\n", *cards, "::::"]))
 
 
 def card(path: Path) -> str:

@@ -67,7 +67,7 @@ def test_run_goes_on_and_names_each_failure_in_one_line(ran):
     assert ran.lines[1:5] == [
         "02_error, cell 2: ValueError: two",
         "03_silent, cell 1: no exception, though tagged raises-exception",
-        "04_dies, cell 1: the kernel died",
+        "04_dies, cell 1: the kernel died, perhaps for want of memory: 2 GB are enough",
         "05_endless, cell 1: not done after 3 s",
     ]
 

@@ -133,7 +133,7 @@ def run_cell(client: NotebookClient, cell: nbformat.NotebookNode, index: int) ->
     except CellTimeoutError:
         return f"not done after {CELL_SECONDS} s"
     except DeadKernelError:
-        return "the kernel died"
+        return "the kernel died, perhaps for want of memory: 2 GB are enough"
     raised = any(output.output_type == "error" for output in cell.outputs)
     expected = "raises-exception" in cell.metadata.get("tags", [])
     return "no exception, though tagged raises-exception" if expected and not raised else ""

@@ -12,7 +12,9 @@ INSTALLED := .venv/installed$(if $(CONSTRAINTS),,-newest)
 PACKAGES := -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade)
 NPM := node_modules/.package-lock.json
 THREADS := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
-ERRORS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive PYTHONWARNINGS=error
+# The kernel's own event loop warns on Python 3.12 and later.
+ERRORS := OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
+	PYTHONWARNINGS=error,ignore::DeprecationWarning:tornado.ioloop
 
 # Whether uv may link from its cache into .venv; told so beforehand, it copies without a warning.
 LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
@@ -34,8 +36,8 @@ help:
 	@echo "make bench    time what the course promises to be fast (NAMES='imports lecture' for some)"
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
-	@echo "make test-all after make test, the notebooks on two threads with warnings as errors, and"
-	@echo "              whether executing them from nothing gives what is stored"
+	@echo "make test-all after make test, the notebooks on two threads with warnings as errors, whether"
+	@echo "              make refresh gives what is stored, and both commands killed at random moments"
 	@echo "make corpus   test the strict gate itself on sound and broken notebooks, and count them"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
 	@echo "make mutate   change one thing at a time and report what no test notices (NAMES='graph 03' for"
@@ -93,17 +95,17 @@ mutate: $(INSTALLED)
 	@$(PY) -m tools.mutate $(if $(ALL),--all) $(if $(CORE),--core) $(NAMES)
 
 constraints: $(INSTALLED)
-	@$(PY) -m uv pip compile --quiet --universal --python-version 3.10 --upgrade \
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --upgrade \
 		--custom-compile-command "make constraints" requirements-dev.txt -o tests/constraints.txt
 
 clean:
-	rm -rf build node_modules .hypothesis .pytest_cache .ruff_cache
+	rm -rf build node_modules .pytest_cache .ruff_cache
 	find . -name .venv -prune -o '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
 # The file is made last: a .venv without it is half-made, and is made anew.
 $(INSTALLED): requirements.txt requirements-dev.txt $(CONSTRAINTS)
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 10))" 2>/dev/null || { echo "$(PYTHON) \
-is missing or older than 3.10: install a newer Python, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo "$(PYTHON) \
+is missing or older than 3.11: install a newer Python, or name one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c "import ensurepip, venv" 2>/dev/null || { echo "$(PYTHON) \
 has no venv module: install it (Debian and Ubuntu: sudo apt install python3-venv)" >&2; exit 1; }
 	@ls .venv/installed* >/dev/null 2>&1 && $(PY) -m pip --version >/dev/null 2>&1 \

@@ -87,7 +87,6 @@ def small_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (html / "index.html").write_bytes(NEW)
         return 0
 
-    pytest.importorskip("sphinx", reason="the web edition needs Python 3.11 or newer")
     monkeypatch.setattr("sphinx.cmd.build.build_main", sphinx)
 
 
@@ -426,13 +425,6 @@ def test_without_npm_tests_go_on_and_slides_say_in_one_line_what_is_missing(tmp_
         reason, *rest = done.stderr.splitlines()
         assert reason == "npm is missing: install Node.js" and done.stdout == ""
         assert done.returncode and len(rest) == 1 and rest[0].startswith("make: ***")
-
-
-def test_without_sphinx_the_site_says_in_one_line_what_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "sphinx.cmd.build", None)
-    with pytest.raises(SystemExit, match="^the web edition needs Python 3.11 or newer"):
-        site.build(tmp_path / "site")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_needs_neither_git_nor_make(tmp_path):

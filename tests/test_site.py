@@ -15,7 +15,6 @@ from playwright.sync_api import Page
 from tools import site as builder
 from tools.stamp import NOTEBOOKS, ROOT
 
-pytest.importorskip("sphinx", reason="the web edition needs Python 3.11 or newer")
 pytestmark = pytest.mark.filterwarnings("ignore:.*Check CHANGES for Sphinx API")
 AXE = ROOT / "node_modules/axe-core/axe.min.js"
 NAMES = [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]

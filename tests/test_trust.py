@@ -110,7 +110,7 @@ SYSTEMS = {
     "darwin": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},
     "win32": {"sys_platform": "win32", "platform_system": "Windows", "os_name": "nt"},
 }
-PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 each_machine = pytest.mark.parametrize("system", SYSTEMS)
 
 

@@ -36,7 +36,7 @@ ol > li { margin: 0.7rem 0 }
 <li><b>Read</b>: <a href="build/site/index.html">the course as web pages</a>.</li>
 <li><b>Project</b>:<br><decks></li>
 <li><b>Install</b>, once and with a network: in a terminal in this folder, <code>make run</code>
-(Python 3.10 or newer). Without make, type the lines in README.md under <i>Start</i>.</li>
+(Python 3.11 or newer). Without make, type the lines in README.md under <i>Start</i>.</li>
 <li><b>Run</b> the notebooks, with or without a network: <code>make lab</code>.</li>
 <li><b>Data</b>: MNIST <where>.</li>
 </ol>

@@ -18,7 +18,7 @@ from tools.stamp import ROOT, write
 
 COLAB = "torch==2.11.* torchvision==0.26.* numpy==2.1.3 matplotlib==3.10.0 ipython==7.34.0"
 SETS = {  # Python, and how uv chooses the packages
-    "oldest": ("3.10", ["--resolution=lowest-direct"]),
+    "oldest": ("3.11", ["--resolution=lowest-direct"]),
     "Colab": ("3.13", COLAB.split()),
     "newest": ("3.13", ["--upgrade"]),
 }

@@ -195,7 +195,7 @@ class Tests:
         """Return whether no test of the course in `root` fails."""
         move(root)
         files = [str(p.relative_to(ROOT)) for p in self.users if p.suffix in suffixes]
-        options = "-x --assert=plain -p no:cacheprovider -p no:hypothesispytest -p no:logging"
+        options = "-x --assert=plain -p no:cacheprovider -p no:logging"
         return (
             pytest.main(
                 [*options.split(), "-c", "pyproject.toml", "--rootdir", ".", *files], list(plugins)

@@ -16,10 +16,7 @@ UNUSED = ("*.map", "_static/locales", "_sphinx_design_static", ".buildinfo", "ob
 
 def build(target: Path) -> None:
     """Build the site at `target`: all of it or, after a warning of Sphinx, nothing."""
-    try:
-        from sphinx.cmd.build import build_main
-    except ImportError:
-        sys.exit("the web edition needs Python 3.11 or newer, and make's .venv")
+    from sphinx.cmd.build import build_main
 
     work = target.with_name(f".{target.name}.half")
     source, html = work / "source", work / "html"

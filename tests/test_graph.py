@@ -69,6 +69,18 @@ class Stop(Function):
         return None
 
 
+class TripleAndFive(Function):
+    """Only the first output depends on the input; asked for the second, it sends nothing."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return torch.cat([3 * x, torch.full_like(x, 5)])
+
+    @staticmethod
+    def backward(ctx, g):
+        return 3 * g[:1] if g[0] else None
+
+
 class Unsound(Function):
     @staticmethod
     def forward(ctx, x):
@@ -428,6 +440,13 @@ def test_local_is_the_jacobian_of_what_stands_between_two_names(example):
         want = torch.func.jacrev(piece)(edge.source.value)
         assert edge.local.shape == (edge.target.grad.numel(), edge.source.grad.numel())
         assert_close(edge.local, want.reshape(edge.local.shape))
+
+
+def test_a_row_of_the_jacobian_for_which_nothing_is_sent_back_is_zero():
+    x = torch.tensor([2.0], requires_grad=True)
+    y = TripleAndFive.apply(x)
+    (edge,) = read_graph((y * y).sum(), {"x": x, "y": y}).edges[1:]
+    assert_close(edge.local, torch.tensor([[3.0], [0.0]]))
 
 
 @pytest.mark.parametrize("detail", ["named", "all"])

@@ -109,7 +109,7 @@ def _derivative_of_any(attempt: Callable) -> Verdict:
             return verdict
         if x.requires_grad or x.grad is not None:
             return "right, but the caller's x is changed: work on a copy of it"
-    return _compare(attempt(torch.sin, x.clone().requires_grad_()), torch.cos(x))
+    return _compare(attempt(torch.sin, x.requires_grad_()), torch.cos(x))
 
 
 def _jacobian_by_rows(attempt: Callable) -> Verdict:
@@ -246,7 +246,7 @@ def _descend(
         before, total = total, [keep * t + g for t, g in zip(total, gradients, strict=True)]
         used = before if late else total
         parameters = [p - lr * t for p, t in zip(leaves, used, strict=True)]
-    return nn.utils.parameters_to_vector(parameters).detach(), torch.stack(losses).detach()
+    return nn.utils.parameters_to_vector(parameters), torch.stack(losses)
 
 
 def _rounds(

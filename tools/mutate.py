@@ -175,7 +175,7 @@ class Tests:
     """
 
     def __init__(self, path: Path):
-        name = f'definitions, "{path.stem[:2]}"'
+        name = rf'(definitions, |NOTEBOOK = )"{path.stem[:2]}'
         users = sorted(ROOT.glob("tests/test_*.py"))
         if path.suffix == ".py":
             name = rf"utils(\.| import .*){path.stem}\b"

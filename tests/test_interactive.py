@@ -20,6 +20,10 @@ from utils.stepper import MAX_TENSORS, Stepper, _plain
 ROOT = Path(__file__).parents[1]
 NODE = ROOT / "node_modules"
 X, Y, _ = make_least_squares(100, curvatures=(1.44, 0.24), noise=0.5, seed=7)
+needs_npm = pytest.mark.skipif(
+    not (NODE / ".package-lock.json").exists(),
+    reason="reveal.js and axe-core are missing: run npm ci",
+)
 LR = dict(low=0.05, high=1.6, step=0.05, start=0.5)
 VARIABLES = re.compile(r"--([a-z-]+): (#[0-9a-f]+)")
 
@@ -385,6 +389,7 @@ def test_descent_draws_the_path(descent) -> None:
     assert len(drawn) < 21  # it diverges: the rest is far outside
 
 
+@needs_npm
 @pytest.mark.parametrize("theme", ["", "data-theme='dark'", "theme='dark'"])
 def test_axe_finds_nothing(theme, all_figures, page: Page, tmp_path) -> None:
     body = page_of(*all_figures, *all_figures)  # each of them twice
@@ -475,6 +480,7 @@ def test_paper(all_figures, page: Page, tmp_path) -> None:
     assert "nothing is computed" in page.locator("[role=status]").text_content()
 
 
+@needs_npm
 def test_deck_walks_by_fragments(all_figures, page: Page, tmp_path) -> None:
     explorer, descent, stepper = all_figures
     page.goto(write(tmp_path, deck_of(stepper, explorer, descent)))
@@ -506,6 +512,7 @@ def test_deck_walks_by_fragments(all_figures, page: Page, tmp_path) -> None:
     assert step() == "Step 8"
 
 
+@needs_npm
 def test_deck_leaves_the_slider_its_keys(explorer, page: Page, tmp_path) -> None:
     page.goto(write(tmp_path, deck_of(explorer)))
     page.wait_for_function("window.Reveal && Reveal.isReady()")
@@ -521,6 +528,7 @@ def test_deck_leaves_the_slider_its_keys(explorer, page: Page, tmp_path) -> None
     check_curve(page.locator("figure").evaluate(READ_TABLE), -2.0)
 
 
+@needs_npm
 @pytest.mark.parametrize("recipe", [CUBIC, BUSY], ids=["cubic", "busy"])
 def test_fits_into_a_slide(recipe, explorer, descent, page: Page, tmp_path) -> None:
     page.goto(write(tmp_path, deck_of(Stepper(run(recipe)[1]), explorer, descent)))
@@ -539,6 +547,7 @@ def test_fits_into_a_slide(recipe, explorer, descent, page: Page, tmp_path) -> N
             assert max(body.evaluate(inside)) <= 1
 
 
+@needs_npm
 def test_deck_on_paper_shows_the_end(stepper, page: Page, tmp_path) -> None:
     page.goto(write(tmp_path, deck_of(stepper)) + "?print-pdf")
     page.wait_for_selector(".pdf-page figure.live")

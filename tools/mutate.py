@@ -218,7 +218,8 @@ class Tests:
         root = scratch(os.getpid())
         away = shutil.ignore_patterns(".*", "node_modules", "build", "data", "__pycache__")
         shutil.copytree(ROOT, root, ignore=away)
-        (root / "data").symlink_to(ROOT / "data")
+        for name in "data", "node_modules":
+            (root / name).symlink_to(ROOT / name)
         copy, source = root / self.path.relative_to(ROOT), case.mutant.source
         if case.cell:
             notebook = nbformat.read(copy, as_version=4)

@@ -121,4 +121,13 @@ def test_the_table_names_exactly_the_changes_that_nothing_notices(course):
 def test_an_equivalent_that_does_not_apply_is_refused(course):
     (course / "tools/equivalents.txt").write_text(KNOWN.replace("x - 1 [", "x - 3 ["))
     run = mutate(course)
+    (course / "tools/equivalents.txt").write_text(KNOWN)
     assert run.returncode == 1 and "no change is called twice.py: return x - 3 [" in run.stderr
+
+
+def test_a_test_that_fails_without_any_change_is_shown(course):
+    tests = course / "tests/test_twice.py"
+    tests.write_text(TEST + "\n\ndef test_wrong():\n    assert 1 == 2\n")
+    run = mutate(course, "twice")
+    assert run.returncode == 1 and "a test fails without any change" in run.stderr
+    assert "test_wrong" in run.stderr

@@ -206,10 +206,11 @@ class Tests:
     def trace(self) -> tuple[dict[str, float], dict[int, list[str]]]:
         """Return the seconds of each test, and the tests of each line. All must pass."""
         self.coverage = Coverage(data_file=None, config_file=False, include=[str(self.path)])
-        with self.coverage.collect(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        with self.coverage.collect(), redirect_stdout(StringIO()) as told, redirect_stderr(told):
             passed = self.run(ROOT, (".py",), self)
         if not passed:
-            raise RuntimeError(f"{self.path.name}: a test fails without any change")
+            told = told.getvalue()[-2000:]
+            raise RuntimeError(f"{self.path.name}: a test fails without any change\n{told}")
         self.coverage.set_option("run:disable_warnings", ["no-data-collected"])  # a notebook's
         return self.seconds, self.coverage.get_data().contexts_by_lineno(str(self.path))
 

@@ -275,6 +275,7 @@ def test_stepper_tells_vectors_and_formulas() -> None:
     text = Stepper(graph).text
     assert "z₁ = Aw − y = (−1, 3, −2), from w." in text
     assert "f = 1/2 ‖z₁‖² = 7, from z₁." in text
+    assert "1 × ∂f/∂z₁ = (−1, 3, −2) goes to z₁: ∂f/∂z₁ = (−1, 3, −2)." in text
     assert "(−1, 3, −2) × A = (4, −7) goes to w: ∂f/∂w = (4, −7)." in text
     assert (
         _plain(r"z_{12}^{k}, 2z_1^⊤, \Vert a \Vert, \sigma(x)^{q}") == "z₁₂ᵏ, 2z₁ᵀ, ‖a ‖, σ(x)^(q)"

@@ -43,6 +43,7 @@ from tools.stamp import NOTEBOOKS, ROOT
 
 SAMPLE = 600  # changes in all, unless more are asked for
 ENOUGH = 0.95  # of them must be noticed, and all in gradients, losses and updates
+PICTURES = {"drawing.py", "plotting.py"}  # where no gradient, loss or update is computed
 EQUIVALENTS = ROOT / "tools/equivalents.txt"
 ENVIRONMENT = {"MPLBACKEND": "agg", "TQDM_DISABLE": "1"}
 ENVIRONMENT |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -70,6 +71,7 @@ def cases(path: Path) -> list[Case]:
         for mutant in mutants(source):
             name = f"{path.name}: {mutant.text} [{mutant.change}]"
             seen[name] += 1
+            mutant = replace(mutant, core=mutant.core and path.name not in PICTURES)
             name += f" #{seen[name]}" * (seen[name] > 1)
             found.append(Case(name, path, number, mutant))
     return found

@@ -20,24 +20,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client.kernelspec import KernelSpec
-from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 
+from tools.kernel import ThisPython
+
 SQUARE, LIMIT = 16, 10.0  # pixels; gray levels of 255 by which a square of a picture may differ
 FALLBACK = re.compile(r"^Data set: scikit-learn's bundled digits", re.MULTILINE)
 NOT_COMPARED = "outputs not compared"
 Output = tuple[str, dict]  # kind and, by name, its parts
-
-
-class ThisPython(AsyncKernelManager):
-    """A kernel of the interpreter that runs pytest, whatever kernels the user has installed."""
-
-    kernel_spec = KernelSpec(**get_kernel_dict())
 
 
 class Refused(Exception):
@@ -131,7 +124,6 @@ def start_kernel(notebook: IPyNbFile) -> None:
     notebook.client = NotebookClient(
         code,
         kernel_manager_class=ThisPython,
-        extra_arguments=["--log-level=40"],
         timeout=int(notebook.config.option.nbval_cell_timeout),
         iopub_timeout=60,
         raise_on_iopub_timeout=True,

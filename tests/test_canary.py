@@ -1,5 +1,6 @@
 """The report of the weekly run names the cell that broke and the text that changed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,9 @@ def test_report_names_cell_and_changed_text(tmp_path):
     shutil.copy(ROOT / "conftest.py", tmp_path)
     command = [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider"]
     report = tmp_path / "report.xml"
-    subprocess.run([*command, f"--junitxml={report}"], cwd=tmp_path, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command += [f"--junitxml={report}"]
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
     text = describe(report)
     assert text.splitlines()[0].startswith("The newest versions: 01_x.ipynb, In[1]")
     assert "-'was two" in text and "+'is three" in text and "torch 2" in text

@@ -20,8 +20,9 @@ from corpus import BROKEN, SOUND, WITHOUT_KERNEL, dump, made
 from nbformat import NotebookNode
 from test_structure import RULES, read
 
-CONFTEST = Path(__file__).parents[1] / "conftest.py"
+ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "error:old", "MPLBACKEND": "agg"}
+ENVIRONMENT |= {"PYTHONPATH": str(ROOT)}
 OPTIONS = (
     "-m pytest --nbval --nbval-cell-timeout 15 -n 2 --dist loadfile -p no:cacheprovider --color no"
     " --continue-on-collection-errors --junitxml report.xml notebooks"
@@ -57,7 +58,7 @@ def refused_by_rules(path: Path) -> str:
 
 def refused_by_gate(root: Path) -> tuple[dict[tuple[str, int], str], str]:
     """What the gate says by file and number of the cell, 0 for a file as a whole; the screen."""
-    shutil.copy(CONFTEST, root)
+    shutil.copy(ROOT / "conftest.py", root)
     command, environment = [sys.executable, *OPTIONS.split()], os.environ | ENVIRONMENT
     run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     refusals: dict[tuple[str, int], str] = defaultdict(str)

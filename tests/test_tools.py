@@ -18,6 +18,7 @@ from nbformat import v4
 from small_course import command, contents, make_course, use
 
 from tools import execute, stamp
+from tools.kernel import ThisPython
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\nstands for a picture").decode()
 SAVE = f"""from IPython.display import display
@@ -92,6 +93,13 @@ def test_kernel_is_this_python_in_a_fixed_environment(ran):
     assert shown == [sys.executable, str(ran.root / "notebooks"), "0", "1", "1"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="this system connects kernels by ports alone")
+def test_kernels_that_start_at_once_share_no_address():
+    """Ports are given out some time before they are taken, so that two can be given the same."""
+    one, other = ThisPython(), ThisPython()
+    assert one.transport == other.transport == "ipc" and one.ip != other.ip
+
+
 @pytest.mark.parametrize("names, found", [([], 2), (["01"], 1), (["notebooks/02_b.ipynb"], 1)])
 def test_notebooks_are_found_by_the_beginning_of_their_names(names, found, tmp_path, monkeypatch):
     use(make_course(tmp_path / "c", **{"01_a": [], "02_b": []}), monkeypatch)
@@ -118,7 +126,7 @@ def test_interrupt_ends_in_one_line_without_half_files_or_kernels(tmp_path):
     slow = "import os, pathlib, time\npathlib.Path('pid').write_text(f'{os.getpid()}\\n')"
     root = make_course(tmp_path / "c", **{"01_slow": [slow + "\ntime.sleep(60)"]})
     (root / "tools").mkdir()
-    for name in ("execute.py", "stamp.py"):
+    for name in ("execute.py", "kernel.py", "stamp.py"):
         (root / "tools" / name).write_bytes(Path(stamp.__file__).with_name(name).read_bytes())
     args = [sys.executable, "-m", "tools.execute", "run"]
 

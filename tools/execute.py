@@ -12,11 +12,10 @@ from pathlib import Path
 
 try:  # the imports take a second, in which Ctrl-C must not print a traceback either
     import nbformat
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+    from tools.kernel import ThisPython
     from tools.stamp import NOTEBOOKS, ROOT, dump, write
 except KeyboardInterrupt:
     sys.exit(130)
@@ -41,17 +40,6 @@ class Result:
     seconds: float = 0.0
     data: str = "-"
     failure: str = ""
-
-
-class ThisPython(AsyncKernelManager):
-    """A kernel of the interpreter that runs this file, whatever kernels the user has installed."""
-
-    kernel_spec = KernelSpec(
-        argv=[sys.executable, "-m", "ipykernel_launcher", "--log-level=40"]
-        + ["-f", "{connection_file}"],
-        display_name="Python 3 (ipykernel)",
-        language="python",
-    )
 
 
 def environment() -> dict[str, str]:

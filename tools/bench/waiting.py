@@ -12,7 +12,8 @@ import nbformat
 from nbclient import NotebookClient
 
 from tools.bench.measure import Row, Run, in_turn, medians
-from tools.execute import ThisPython, code_cells, environment, find, read
+from tools.execute import code_cells, environment, find, read
+from tools.kernel import ThisPython
 from tools.stamp import NOTEBOOKS
 from utils.course import DATA_DIR
 from utils.data import MD5

@@ -12,7 +12,6 @@ import hashlib
 import importlib
 import os
 import re
-import resource
 import shutil
 import signal
 import sys
@@ -126,7 +125,8 @@ class Jobs:
 
     def child(self, work: Callable[..., bool], *args) -> None:
         os.setsid()
-        resource.setrlimit(resource.RLIMIT_CPU, (self.limit, self.limit))  # if it loops
+        # If it loops. Unlike a resource limit, this does not count for kernels: nbval limits these.
+        signal.setitimer(signal.ITIMER_PROF, self.limit)
         signal.alarm(20 * self.limit)  # if it waits
         for stream in 0, 1, 2:
             os.dup2(os.open(os.devnull, os.O_RDWR), stream)
@@ -250,7 +250,10 @@ class Tests:
 
 
 class Chosen:
-    """A pytest plugin: the tests that run the changed lines, fast ones first; then the others."""
+    """A pytest plugin: the tests that run the changed lines, fast ones first; then the others.
+
+    Notebooks come last, in their order: 05 takes longest.
+    """
 
     def __init__(self, tests: Tests, case: Case):
         self.first = {t for line in case.mutant.lines for t in tests.lines.get(line, ())}
@@ -258,9 +261,9 @@ class Chosen:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        def rank(item: pytest.Item) -> tuple[bool, bool, float]:
-            seconds = self.seconds.get(item.nodeid, 0)
-            return item.path.suffix == ".ipynb", item.nodeid not in self.first, seconds
+        def rank(item: pytest.Item) -> tuple[str, bool, float]:
+            notebook = item.path.stem * (item.path.suffix == ".ipynb")
+            return notebook, item.nodeid not in self.first, self.seconds.get(item.nodeid, 0)
 
         items.sort(key=rank)
 

@@ -40,17 +40,8 @@ def install(name: str) -> Path:
     folder = BUILD / "matrix" / name
     uv("venv", "--quiet", "--clear", "--python", version, folder)
     python = next(p for p in [folder / "bin/python", folder / "Scripts/python.exe"] if p.exists())
-    uv(
-        "pip",
-        "install",
-        "-q",
-        "--compile-bytecode",
-        "--python",
-        python,
-        "-r",
-        "requirements-dev.txt",
-        *choice,
-    )
+    packages = ["-r", "requirements-dev.txt", *choice]
+    uv("pip", "install", "--quiet", "--compile-bytecode", "--python", python, *packages)
     return python
 
 

@@ -197,13 +197,8 @@ class Tests:
         """Return whether no test of the course in `root` fails."""
         move(root)
         files = [str(p.relative_to(ROOT)) for p in self.users if p.suffix in suffixes]
-        options = "-x --assert=plain -p no:cacheprovider -p no:logging"
-        return (
-            pytest.main(
-                [*options.split(), "-c", "pyproject.toml", "--rootdir", ".", *files], list(plugins)
-            )
-            == 0
-        )
+        options = "-x --assert=plain -p no:cacheprovider -p no:logging -cpyproject.toml --rootdir=."
+        return pytest.main([*options.split(), *files], list(plugins)) == 0
 
     def trace(self) -> tuple[dict[str, float], dict[int, list[str]]]:
         """Return the seconds of each test, and the tests of each line. All must pass."""

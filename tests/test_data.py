@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
 import socket
@@ -185,6 +186,18 @@ def assert_fallback(lines, folder):
     assert first == BUNDLED
     assert why.startswith(f"Why not MNIST: {folder} has no good ")
     assert str(folder) in to_do and "COURSE_DATA" in to_do and "connect" in to_do
+
+
+# Where
+
+
+FOLDERS = [("", course.ROOT / "data"), ("/x/y", Path("/x/y")), ("~/x", Path.home() / "x")]
+
+
+@pytest.mark.parametrize("named, folder", FOLDERS)
+def test_data_are_in_the_course_unless_the_environment_names_a_folder(named, folder, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", named)
+    assert runpy.run_path(course.__file__)["DATA_DIR"] == folder
 
 
 # Conversion

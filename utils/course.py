@@ -11,7 +11,7 @@ REPO_URL = ""
 REPO_REF = "main"
 
 
-def setup(seed: int = 0) -> None:
+def setup(seed: int) -> None:
     """Seed PyTorch's global generator and set the style of all figures.
 
     Every notebook's first cell calls it, so that a run from top to bottom is reproducible.

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
@@ -273,12 +274,24 @@ def test_bundled_digits(folder, offline, capsys):
     pixels = torch.cat([digits.X_train, digits.X_test]) * 0.3081 + 0.1307
     assert pixels.min() > -1e-6 and 0.99 < pixels.max() < 1 + 1e-6
     assert (255 * pixels - (255 * pixels).round()).abs().max() < 1e-3
+    small = torch.from_numpy(load_digits().images)[:, None] * (255 / 16)
+    exact = torch.nn.functional.interpolate(small, size=(28, 28), mode="bicubic").clamp(0, 255)
+    assert abs(255 * pixels.double().mean() - exact.mean()) < 0.01  # rounded, not cut off
     images = pixels.view(-1, 1, 28, 28)
     bright = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1) > 0.85
     assert images[bright].min() > 0.5  # no overflow to black
     centers = torch.stack([digits.X_train[digits.y_train == k].mean(0) for k in range(10)])
     nearest = torch.cdist(digits.X_test, centers).argmin(1)
     assert (nearest == digits.y_test).float().mean() > 0.85
+
+
+def test_load_removes_what_a_killed_one_left(folder, offline, capsys):
+    parts = [folder / f"{data.PART}{name}" for name in ("old", "new")]
+    for part in parts:
+        part.mkdir(parents=True)
+    os.utime(parts[0], (0, 0))
+    load(capsys)
+    assert not parts[0].exists() and parts[1].exists()  # the new one's load may be at work
 
 
 # Bad files

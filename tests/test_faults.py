@@ -176,6 +176,7 @@ def test_killed_at_any_step_mnist_is_whole_and_the_rest_is_cleared_away(mirror, 
         for part in parts:
             os.utime(part, (0, 0))
         data._tidy(folder)
+        assert not list(folder.glob(f"{data.PART}*"))
         assert data._keep(mirror, folder) == [] and contents(folder) == good
         shutil.rmtree(folder)
     assert deaths > 10

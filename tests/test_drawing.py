@@ -257,6 +257,8 @@ def test_type_is_readable_from_the_back_of_a_room(case, direction):
     pixels = {t: t.get_fontsize() * shown.figure.dpi / 72 * scale for t in shown.texts}
     assert min(pixels.values()) >= 16
     assert min(size for text, size in pixels.items() if "$" in text.get_text()) >= 20
+    for arrow in shown.arrows:  # an arrow is as large as its picture's letters, head and line
+        assert arrow.get_mutation_scale() == pytest.approx(7.5 * arrow.get_linewidth())
 
 
 @every_case

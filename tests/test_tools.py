@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,12 @@ def test_kernels_that_start_at_once_share_no_address():
     """Ports are given out some time before they are taken, so that two can be given the same."""
     one, other = ThisPython(), ThisPython()
     assert one.transport == other.transport == "ipc" and one.ip != other.ip
+
+
+def test_kernels_take_ports_where_names_of_socket_files_would_be_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 80)))
+    kernel = ThisPython()
+    assert (kernel.transport, kernel.ip) == ("tcp", "127.0.0.1")
 
 
 @pytest.mark.parametrize("names, found", [([], 2), (["01"], 1), (["notebooks/02_b.ipynb"], 1)])

@@ -23,8 +23,12 @@ class ThisPython(AsyncKernelManager):
 
     @default("transport")
     def sockets(self) -> str:
-        """Files, where there are such: kernels that start at once can be given the same port."""
-        return "ipc" if os.name == "posix" else "tcp"
+        """Files, where there are such: kernels that start at once can be given the same port.
+
+        Their names may have 104 characters, of which 24 are ours.
+        """
+        short = len(os.fsencode(tempfile.gettempdir())) < 80
+        return "ipc" if os.name == "posix" and short else "tcp"
 
     @default("ip")
     def address(self) -> str:

@@ -1,6 +1,7 @@
 """The figures to play with show autograd's numbers at every position, to every kind of reader."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from copy import deepcopy
@@ -13,6 +14,7 @@ from bs4 import BeautifulSoup
 from playwright.sync_api import Browser, Page
 
 from utils.data import make_least_squares
+from utils.drawing import BADGE, HEAD
 from utils.graph import Graph, GraphError, read_graph, replay_backward
 from utils.interactive import DescentExplorer, Explorer, Figure
 from utils.stepper import MAX_TENSORS, Stepper, _plain
@@ -302,6 +304,7 @@ def test_explorer_by_keyboard_shows_autograds_numbers(explorer, page: Page, tmp_
 def test_explorer_draws_the_tangent(explorer) -> None:
     """Along the drawn line, the slope is the gradient; the point stands on the drawn curve."""
     picture, _ = parts(explorer)
+    keys = [picture.select_one(f"text.start.{kind} tspan.n") for kind in ("v", "g")]
     (tangent,) = picture.select(".back > path.line[data-bind]")
     dot, curve = (
         picture.select_one(".dot"),
@@ -316,8 +319,11 @@ def test_explorer_draws_the_tangent(explorer) -> None:
         (a, b), (c, d) = (
             map(float, p.split()) for p in value_at(explorer, tangent, i)[1:].split("L")
         )
-        slope = 3 * (-2 + 0.05 * i) ** 2 - 3
+        value, slope = (-2 + 0.05 * i) ** 3 - 3 * (-2 + 0.05 * i), 3 * (-2 + 0.05 * i) ** 2 - 3
+        said = [float(value_at(explorer, key, i).replace("−", "-")) for key in keys]
+        assert said == pytest.approx([value, slope], abs=5.1e-5)
         assert (b - d) / down == pytest.approx(slope * (c - a) / unit, abs=0.2 * 4 / down + 0.01)
+        assert 190 < math.dist((a, b), (c, d)) < 241  # about as long at every slope
         assert ((a + c) / 2, (b + d) / 2) == pytest.approx(point, abs=0.11)
         drop = value_at(explorer, picture.select_one(".drop"), i)
         assert drop.rpartition("L")[2].split() == at and drop[1:].split()[0] == at[0]
@@ -334,6 +340,31 @@ def value_at(figure: Figure, element, i: int) -> str:
     frames = json.loads(parts(figure)[1].figure["data-frames"])
     values = frames[int(element["data-bind"].split()[0])]
     return next(value for value in values[i::-1] if value != 0)
+
+
+def test_gradients_meet_at_the_steppers_badges() -> None:
+    picture, _ = parts(Stepper(run(BUSY)[1]))
+    lines = [path["d"] for path in picture.select(".back > .line")]
+    ends = [tuple(map(float, re.findall(r"-?[\d.]+", line)[-2:])) for line in lines]  # y x
+    badges = picture.select("rect.sum")
+    assert len(badges) == 4  # x and b have two uses, y and a three
+    for badge in badges:
+        x, y, width, height = (float(badge[name]) for name in ("x", "y", "width", "height"))
+        tips = [b for b, a in ends if a == pytest.approx(x + width + HEAD)]
+        levels = [b for b in tips if y < b < y + height]  # of what meets here
+        assert (min(levels), max(levels)) == pytest.approx((y + BADGE, y + height - BADGE))
+        plus = badge.find_next("text", class_="plus")
+        middle = (x + width / 2, y + height / 2)
+        assert (float(plus["x"]), float(plus["y"])) == pytest.approx(middle, abs=0.11)
+
+
+@pytest.mark.parametrize("depth, rows", [(3, 1), (5, 2), (7, 3)])
+def test_stepper_folds_a_long_chain(depth, rows) -> None:
+    recipe: Recipe = {"z0": ("", lambda: 0.5)}
+    recipe |= {f"z{i}": (f"z{i - 1}", torch.sin) for i in range(1, depth)}
+    recipe["f"] = (f"z{depth - 1}", torch.square)
+    picture, _ = parts(Stepper(run(recipe)[1]))
+    assert len({box["y"] for box in picture.select("rect.ring")}) == rows
 
 
 @pytest.mark.parametrize("start", [0.1, 0.7])

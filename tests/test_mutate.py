@@ -125,9 +125,10 @@ def test_an_equivalent_that_does_not_apply_is_refused(course):
     assert run.returncode == 1 and "no change is called twice.py: return x - 3 [" in run.stderr
 
 
-def test_a_test_that_fails_without_any_change_is_shown(course):
+@pytest.mark.parametrize("wrong", ["1 == 2", "'mutate-' not in __file__"])  # the latter in copies
+def test_a_test_that_fails_without_any_change_is_shown(wrong, course):
     tests = course / "tests/test_twice.py"
-    tests.write_text(TEST + "\n\ndef test_wrong():\n    assert 1 == 2\n")
+    tests.write_text(f"{TEST}\n\ndef test_wrong():\n    assert {wrong}\n")
     run = mutate(course, "twice")
     assert run.returncode == 1 and "a test fails without any change" in run.stderr
     assert "test_wrong" in run.stderr

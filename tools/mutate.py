@@ -227,6 +227,14 @@ class Tests:
         copy.write_text(source, encoding="utf-8")
         return self.run(root, (".py", ".ipynb"), Chosen(self, case))
 
+    def failure(self, case: Case) -> str:
+        """Return the end of what is said where a case does not survive."""
+        try:
+            with redirect_stdout(StringIO()) as told, redirect_stderr(told):
+                return "" if self.survives(case) else told.getvalue()[-2000:]
+        finally:
+            shutil.rmtree(scratch(os.getpid()), ignore_errors=True)
+
     def judge(self, alive: list[Case], number: int) -> list[Case]:
         """Return the cases that survive; where none does, make sure that no change would."""
         if not (self.users and alive):
@@ -237,10 +245,8 @@ class Tests:
             jobs.start(case, self.survives)
         if not jobs.finish():
             same = replace(alive[0].mutant, source=dict(parts(self.path))[alive[0].cell])
-            jobs.start(replace(alive[0], mutant=same), self.survives)
-            if not jobs.finish():
-                raise RuntimeError(f"{self.path.name}: a test fails without any change")
-            return []
+            if told := apart(self.failure, replace(alive[0], mutant=same)):
+                raise RuntimeError(f"{self.path.name}: a test fails without any change\n{told}")
         return jobs.survivors
 
 

@@ -284,6 +284,13 @@ def test_stepper_tells_vectors_and_formulas() -> None:
     )
 
 
+def test_stepper_subtracts_where_a_negative_gradient_arrives() -> None:
+    recipe: Recipe = {"x": ("", lambda: 2.0), "a": ("x", lambda x: -(x**2))}
+    recipe["f"] = ("a x", lambda a, x: a + 3 * x)
+    text = Stepper(run(recipe)[1]).text
+    assert "∂f/∂x = 3 − 4 = −1" in text and "+ −" not in text
+
+
 def test_explorer_by_keyboard_shows_autograds_numbers(explorer, page: Page, tmp_path) -> None:
     page.goto(write(tmp_path, page_of(explorer)))
     root, slider = page.locator("figure"), page.locator("input")

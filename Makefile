@@ -7,7 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 endif
 PY := $(BIN)/python
-CONSTRAINTS ?= tests/constraints.txt
+CONSTRAINTS ?= requirements.lock
 INSTALLED := .venv/installed$(if $(CONSTRAINTS),,-newest)
 PACKAGES := -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade)
 NPM := node_modules/.package-lock.json
@@ -23,7 +23,7 @@ LINK := import os, sys; os.makedirs(sys.argv[1], exist_ok=True); \
 # `--option='value'` where VARIABLE stands on the command line, be it empty; not from the environment.
 given = $(if $(findstring command,$(origin $1)),--$2='$(subst ','\'',$($1))')
 
-.PHONY: help run test test-all corpus lab refresh stamp slides site bundle lint bench mutate matrix \
+.PHONY: help run test test-all corpus lab refresh stamp slides site lint \
 	constraints clean
 help:
 	@echo "make run      execute every notebook into build/ and print a table (NAMES='01 05' for some)"
@@ -31,20 +31,15 @@ help:
 	@echo "make lab      open JupyterLab on notebooks/"
 	@echo "make slides   every notebook as one HTML file and one PDF to project, in build/slides/"
 	@echo "make site     the course as web pages that need no network, in build/site/"
-	@echo "make bundle   all of it in one zip to carry into a room without a network, in build/"
 	@echo "make lint     check style and format, changing nothing"
-	@echo "make bench    time what the course promises to be fast (NAMES='imports lecture' for some)"
 	@echo "make clean    remove build/ and caches; .venv and the data stay"
 	@echo "For maintainers:"
 	@echo "make test-all after make test, the notebooks on two threads with warnings as errors, whether"
 	@echo "              make refresh gives what is stored, and both commands killed at random moments"
 	@echo "make corpus   test the strict gate itself on sound and broken notebooks, and count them"
 	@echo "make refresh  execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)"
-	@echo "make mutate   change one thing at a time and report what no test notices (NAMES='graph 03' for"
-	@echo "              some files, CORE=1 for all in gradients, losses and updates, ALL=1 for everything)"
 	@echo "make stamp    write the course's address into notebooks and README (REPO=owner/name REF=main;"
 	@echo "              REPO= takes it out; CHECK=1 only names what is stale)"
-	@echo "make matrix   run the suite on the oldest and newest versions, and on Colab's; README's table"
 	@echo "make constraints  choose the newest versions of all packages anew"
 	@echo "PYTHON=python3.12 names the interpreter, CONSTRAINTS= installs the newest versions: both when"
 	@echo ".venv is made, so remove .venv first."
@@ -58,7 +53,6 @@ test: lint
 
 test-all: test
 	@$(ERRORS) $(PY) -m pytest -n 2 notebooks
-	@$(THREADS) $(PY) -m pytest -n 2 tests/slow_*.py
 
 corpus: $(INSTALLED)
 	@$(PY) -m pytest -q -s tests/test_gate.py
@@ -78,25 +72,17 @@ slides: $(INSTALLED) $(NPM)
 site: $(INSTALLED) $(NPM)
 	@$(PY) -m tools.site
 
-bundle: slides site
-	@$(PY) -m tools.bundle
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check --quiet . && $(PY) -m ruff format --check --quiet . \
 		|| { echo "Style (see above); to fix it: $(PY) -m ruff check --fix . && $(PY) -m ruff format ." >&2; exit 1; }
 
-bench: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(PY) -m tools.bench $(NAMES)
 
-matrix: $(INSTALLED) $(NPM)
-	@$(THREADS) $(PY) -m tools.matrix $(NAMES)
 
-mutate: $(INSTALLED)
-	@$(PY) -m tools.mutate $(if $(ALL),--all) $(if $(CORE),--core) $(NAMES)
 
 constraints: $(INSTALLED)
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --upgrade \
-		--custom-compile-command "make constraints" requirements-dev.txt -o tests/constraints.txt
+		--custom-compile-command "make constraints" requirements-dev.txt -o requirements.lock
 
 clean:
 	rm -rf build node_modules .pytest_cache .ruff_cache

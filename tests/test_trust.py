@@ -104,7 +104,7 @@ def test_a_cell_that_could_run_when_opened_is_refused(cell: NotebookNode) -> Non
 
 # ---- locks -------------------------------------------------------------------------------------
 
-LOCK = (ROOT / "tests/constraints.txt").read_text("utf-8")
+LOCK = (ROOT / "requirements.lock").read_text("utf-8")
 SYSTEMS = {
     "linux": {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"},
     "darwin": {"sys_platform": "darwin", "platform_system": "Darwin", "os_name": "posix"},

@@ -1,1 +1,0 @@
-"""What `make bench` measures: code, growth, notebooks and imports, all on one thread."""

@@ -22,9 +22,11 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks
 	@$(PY) -m jupyter lab notebooks
 
 slides: $(INSTALLED) node_modules ## make a deck and a PDF of every notebook in build/slides/
-	@$(PY) -m tools.slides $(NAMES)
+	@$(PY) -m tools.slides $(NAMES) && echo build/slides
 
 site: $(INSTALLED) node_modules ## make web pages that need no network in build/site/
+	@rm -rf build/source build/site && mkdir -p build/source
+	@$(PY) -m sphinx -qW --keep-going -c site build/source build/site && echo build/site/index.html
 
 bundle: slides site ## pack the last commit, slides, site and MNIST if it is here into build/course.zip
 	@rm -rf build/course build/course.zip && mkdir build/course
@@ -34,6 +36,9 @@ bundle: slides site ## pack the last commit, slides, site and MNIST if it is her
 	@cd build && ../$(PY) -m zipfile -c course.zip course && echo build/course.zip
 
 handout: $(INSTALLED) ## copy the notebooks without outputs and solutions into build/handout/
+	@$(PY) -m nbconvert --to notebook --log-level WARN --output-dir build/handout \
+		--ClearOutputPreprocessor.enabled=True --TagRemovePreprocessor.enabled=True \
+		--TagRemovePreprocessor.remove_cell_tags solution notebooks/*.ipynb && echo build/handout
 
 refresh: $(INSTALLED) ## execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)
 	@$(PY) -m tools.execute refresh $(NAMES)

@@ -1,234 +1,130 @@
-"""Makes `pytest --nbval` strict: what a reader would see is compared, and every cell runs twice.
+"""Make `pytest --nbval` strict: compare all that a reader sees, and run every cell twice."""
 
-nbval alone passes wrong pictures, changed order, cells never run or skipped, and expected errors
-that never come. Here it keeps its command line and its test per code cell; how a cell is run
-(by nbclient) and compared is replaced. nbval has no hooks for that, so the last five lines assign
-methods of its classes. They are written for nbval 0.11.0.
-"""
-
-import base64
 import difflib
 import io
 import json
-import os
 import re
-from collections import Counter
-from contextlib import ExitStack
-from copy import deepcopy
+from base64 import b64decode
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat.v4 import new_code_cell
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 
-from tools.kernel import ThisPython
-
-SQUARE, LIMIT = 16, 10.0  # pixels; gray levels of 255 by which a square of a picture may differ
-FALLBACK = re.compile(r"^Data set: scikit-learn's bundled digits", re.MULTILINE)
-NOT_COMPARED = "outputs not compared"
-Output = tuple[str, dict]  # kind and, by name, its parts
+from tools.execute import BUNDLED, kernel, run_cell
 
 
-class Refused(Exception):
-    """Why the gate does not let a cell pass."""
-
-
-def comparable(outputs: list) -> list[Output]:
-    """Outputs in their order, adjacent streams joined, without counts and traceback frames."""
-    result: list[Output] = []
-    for out in outputs:
-        if out.output_type == "stream":
-            kind, parts = out.name, {"text": out.text}
-        elif out.output_type == "error":
-            kind, parts = "error", {"error": f"{out.ename}: {out.evalue}"}
+def contents(cell: dict) -> list[tuple[str, str]]:
+    """Return what a reader sees as pairs of kind and text, in order and in short lines."""
+    CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+    seen = []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            parts = {output.name: output.text}
+        elif output.output_type == "error":
+            parts = {"error": f"{output.ename}: {output.evalue}"}
         else:
-            kind = f"{out.output_type} ({', '.join(sorted(out.data))})"
-            parts = {**out.data, "metadata": json.dumps(out.metadata, indent=1, sort_keys=True)}
-        if "text" in parts and result and result[-1][0] == kind:
-            result[-1][1]["text"] += parts["text"]
-        else:
-            result.append((kind, parts))
-    return result
+            metadata = json.dumps(output.metadata, indent=1, sort_keys=True)
+            parts = {"kind": output.output_type, "metadata": metadata, **output.data}
+        for kind, text in sorted(parts.items()):
+            lines = [text] if kind == "image/png" else re.findall(".{0,99}\n|.{1,99}", str(text))
+            seen += [(kind, line) for line in lines]
+    return seen
 
 
-def picture_problem(old: str, new: str, limit: float) -> str:
-    """How two base64 PNG pictures differ, empty if no square of them differs by more than `limit`.
-
-    The measure is the RMS difference. Over the whole picture, a wrong digit would not be seen.
-    """
-    try:
-        a, b = (
-            np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA"), float)
-            for png in (old, new)
-        )
-    except (OSError, ValueError) as error:
-        return f"not a picture: {error}"
-    if a.shape != b.shape:
-        return f"sizes {a.shape[1::-1]} and {b.shape[1::-1]}"
-    height, width = (-(-side // SQUARE) for side in a.shape[:2])
-    squared = np.zeros((height * SQUARE, width * SQUARE))
-    squared[: a.shape[0], : a.shape[1]] = ((a - b) ** 2).mean(axis=2)
-    rms = np.sqrt(squared.reshape(height, SQUARE, width, SQUARE).mean(axis=(1, 3)))
-    y, x = np.unravel_index(rms.argmax(), rms.shape)
-    if rms[y, x] <= limit:
-        return ""
-    where = f"the {SQUARE} pixels from x = {x * SQUARE}, y = {y * SQUARE}"
-    return f"RMS difference {rms[y, x]:.1f} > {limit} gray levels in {where}"
+def compare_pictures(old: str, new: str, names: str, limit: float) -> None:
+    """Fail if sizes differ, or squares of 16 by 16 pixels by more than `limit` levels of 255."""
+    files = [io.BytesIO(b64decode(text)) for text in (old, new)]
+    a, b = (np.asarray(Image.open(file).convert("RGBA"), float) for file in files)
+    assert a.shape == b.shape, f"the size of a picture differs between {names}"
+    squares = ((a - b) ** 2).mean(axis=2)
+    for axis in (0, 1):  # the mean over the whole picture would hide a wrong digit
+        squares = np.add.reduceat(squares, range(0, squares.shape[axis], 16), axis)
+    levels = np.sqrt(squares.max()) / 16
+    assert levels <= limit, f"a picture differs between {names} by {levels:.1f} gray levels"
 
 
-def text_problem(old: str, new: str, names: tuple[str, str]) -> str:
-    """The first lines in which two texts differ, empty if they are equal."""
-    a, b = ([repr(line) for line in str(text).splitlines(keepends=True)] for text in (old, new))
-    diff = list(difflib.unified_diff(a, b, *names, n=0, lineterm=""))
-    return "\n".join(line[:200] for line in diff[:15])
-
-
-def compare(
-    old: list[Output], new: list[Output], names: tuple[str, str], limit: float = LIMIT
-) -> None:
-    """Refuse the cell unless both lists have the same kinds and the same contents, in order."""
-    kinds = [[kind for kind, _ in side] for side in (old, new)]
-    if kinds[0] != kinds[1]:
-        stderr = "".join(parts["text"] for kind, parts in new if kind == "stderr")[:500]
-        lines = [f"{name}: {kind}" for name, kind in zip(names, kinds, strict=True)]
-        raise Refused("\n".join(["kinds of outputs differ", *lines, stderr]).rstrip())
+def compare(old: list, new: list, names: str, limit: float) -> None:
+    """Fail if texts or their order differ, and show the lines that do; then compare pictures."""
+    shown = [[k if k == "image/png" else f"{k}: {t!r}" for k, t in side] for side in (old, new)]
+    diff = list(difflib.unified_diff(*shown, *names.split(" and "), n=0, lineterm=""))[:15]
+    if diff:
+        what = f"error of PyTorch {version('torch')}" if "+error: " in str(diff) else "output"
+        raise AssertionError("\n".join([f"the {what} differs between {names}", *diff]))
     for (kind, a), (_, b) in zip(old, new, strict=True):
-        for part in a:
-            if part == "image/png":
-                problem = picture_problem(a[part], b[part], limit)
-            else:
-                problem = text_problem(a[part], b[part], names)
-            if problem and kind == "error":
-                between = f"between {' and '.join(names)} (PyTorch {version('torch')})"
-                was = f"was {a[part]!r}, is {b[part]!r}"
-                raise Refused(f"the text of this error has changed {between}: {was}")
-            if problem:
-                raise Refused(f"{kind}: {part} differs between {' and '.join(names)}\n{problem}")
+        if kind == "image/png":
+            compare_pictures(a, b, names, limit)
 
 
 def start_kernel(notebook: IPyNbFile) -> None:
-    """Start the kernel where and how the stored outputs were not made: they must not depend on it.
-
-    They are made in `notebooks/` with PYTHONHASHSEED=0; progress bars are never stored.
-    """
-    env = {"OMP_NUM_THREADS": "1"} | os.environ | {"PYTHONHASHSEED": "12345", "TQDM_DISABLE": "1"}
-    env["CUDA_VISIBLE_DEVICES"] = ""  # a GPU rounds differently
-    env.pop("MPLBACKEND", None)
-    code = deepcopy(notebook.nb)
-    code.cells = [cell for cell in code.cells if cell.cell_type == "code"]
-    notebook.fallback = False
-    notebook.client = NotebookClient(
-        code,
-        kernel_manager_class=ThisPython,
-        timeout=int(notebook.config.option.nbval_cell_timeout),
-        iopub_timeout=60,
-        raise_on_iopub_timeout=True,
-        shutdown_kernel="immediate",
-        skip_cells_with_tag="",
-    )
-    kernel = ExitStack()
-    notebook.addfinalizer(kernel.close)
-    kernel.enter_context(notebook.client.setup_kernel(env=env, cwd=str(Path(__file__).parent)))
+    """Start a kernel in another folder and with another hash seed than `make refresh` does."""
+    code = [cell for cell in notebook.nb.cells if cell.cell_type == "code"]
+    cells = [new_code_cell(cell.source, metadata=cell.metadata) for cell in code]
+    other = {"PYTHONHASHSEED": "12345", "CUDA_VISIBLE_DEVICES": ""}
+    stack = ExitStack()
+    notebook.addfinalizer(stack.close)
+    notebook.client = stack.enter_context(kernel(cells, Path(__file__).parent, **other))
+    notebook.client.timeout = int(notebook.config.option.nbval_cell_timeout)
+    notebook.bundled = False
 
 
-def execute(item: IPyNbCell, count: bool) -> list[Output]:
-    """The outputs of one execution of the cell. Refuses a lost kernel and unexpected errors.
-
-    Only a run that is to `count` moves In[n] and Out[n] on, so that they stay a reader's.
-    """
-    client, number = item.parent.client, item.cell_num
-    if client is None:
-        raise Refused("not run, because an earlier cell lost the kernel")
-    cell = client.nb.cells[number]
-    for shown in client._display_id_map.values():
-        shown.pop(number, None)  # by an earlier run of this cell, or nbclient would update that
+def run(item: IPyNbCell, count: bool) -> list[tuple[str, str]]:
+    """Return what the cell shows now; only a run that is to `count` moves In[n] on."""
+    client = item.parent.client
+    assert client, "not run, because an earlier cell lost the kernel"
+    client.clear_display_id_mapping(item.cell_num)  # or it would update the first run's outputs
     try:
-        client.execute_cell(cell, number, store_history=count)
-    except CellExecutionError as error:
-        traceback = re.sub(r"\x1b\[[0-9;]*m", "", error.traceback).rpartition("-" * 18)[2]
-        frames = traceback.strip().splitlines()[-12:]
-        raise Refused("\n".join([f"raised {error.ename}: {error.evalue}", *frames])) from None
-    except (DeadKernelError, CellTimeoutError) as error:
+        run_cell(client, item.cell_num, store_history=count)
+    except (DeadKernelError, CellTimeoutError):
         item.parent.client = None
-        raise Refused(f"lost the kernel: {str(error).splitlines()[0]}") from None
-    outputs = comparable(cell.outputs)
-    if "raises-exception" in cell.metadata.get("tags", []) and "error" not in dict(outputs):
-        raise Refused("tagged raises-exception, but raised nothing")
-    item.parent.fallback |= any(FALLBACK.search(parts.get("text", "")) for _, parts in outputs)
-    return outputs
+        raise
+    return contents(client.nb.cells[item.cell_num])
 
 
-def run_cell(item: IPyNbCell) -> None:
-    """Run the cell twice and compare: first run with the stored outputs, second with the first.
-
-    Without MNIST, cells tagged `mnist` need not give the stored outputs, only the same ones twice.
-    Cells tagged `measured` draw times, which differ from run to run: of their pictures, only size
-    and alternative text are compared.
-    """
+def run_twice(item: IPyNbCell) -> None:
+    """Compare the first run with what is stored, and the second run with the first."""
     tags = item.cell.metadata.get("tags", [])
-    limit = float("inf") if "measured" in tags else LIMIT
-    if item.options["skip"] or not item.options["check"]:
-        raise Refused("markers that skip or ignore are not allowed")
-    if item.cell.execution_count is None:
-        raise Refused("was never executed before it was stored")
-    stored, first = comparable(item.cell.outputs), execute(item, count=True)
-    if "mnist" in tags and item.parent.fallback:
-        item.user_properties.append((NOT_COMPARED, len(stored)))
+    limit = float("inf") if "measured" in tags else 10  # gray levels of a picture
+    assert item.options["check"] and not item.options["skip"], "has a marker that skips or ignores"
+    assert item.cell.execution_count, "was never executed before it was stored"
+    stored, first = contents(item.cell), run(item, count=True)
+    item.parent.bundled |= any(text.startswith(BUNDLED) for _, text in first)
+    if "mnist" in tags and item.parent.bundled:
+        item.user_properties.append(("not compared", len(item.cell.outputs)))
     else:
-        compare(stored, first, ("stored", "now"), limit)
+        compare(stored, first, "stored and now", limit)
     if "not-idempotent" not in tags:
-        compare(first, execute(item, count=False), ("first run", "second run"), limit)
+        compare(first, run(item, count=False), "first run and second run", limit)
 
 
 def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:
-    """What stands under FAILURES: notebook, cell and reason; other errors with their traceback."""
-    if not isinstance(excinfo.value, Refused):
-        return str(excinfo.getrepr(style="short"))
-    first_line = item.cell.source.partition("\n")[0][:60]
-    return f"{item.path.name}, In[{item.cell_num + 1}] {first_line!r}: {excinfo.value}"
+    """Name notebook and cell, and say the reason, with the last lines of a traceback."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", f"{excinfo.typename}: {excinfo.value}").splitlines()
+    reason = re.sub("^(Assertion|Runtime)Error: ", "", lines[0])
+    return "\n".join([f"{item.path.name}, In[{item.cell_num + 1}]: {reason}", *lines[1:][-15:]])
 
 
 def collect(notebook: IPyNbFile) -> list[IPyNbCell]:
-    """nbval's items, one per code cell. Refuses what has none or is no notebook."""
-    try:
-        cells = list(collect_cells(notebook))
-    except (ValueError, KeyError, AttributeError) as error:
-        reason = str(error.__cause__ or error).partition("\n")[0]
-        raise notebook.CollectError(f"{notebook.path.name} is not a notebook: {reason}") from None
-    if not cells:
-        raise notebook.CollectError(f"{notebook.path.name} has no code cell")
-    return cells
+    """Return nbval's test of every code cell, and refuse a file that has none."""
+    with suppress(Exception):  # nbformat promises no particular one
+        if cells := list(collect_cells(notebook)):
+            return cells
+    raise notebook.CollectError(f"{notebook.path.name} is not a notebook, or has no code cell")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Refuse to scatter the cells of one notebook over kernels."""
-    if config.option.nbval and config.getoption("dist", "no") not in ("no", "loadfile"):
-        raise pytest.UsageError("with --nbval, say -n 2 --dist loadfile")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many outputs were not compared; xdist carries the properties of items here."""
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    if count := sum(dict(report.user_properties).get("not compared", 0) for report in reports):
+        terminalreporter.write_line(f"MNIST is missing: {count} outputs were not compared")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put notebooks first, the last one at the very front: it takes longest and must not wait."""
-    items.sort(key=lambda i: i.path.stem * (i.path.suffix == ".ipynb"), reverse=True)
-
-
-def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
-    """Say in one line per notebook what was not compared: xdist carries items' properties here."""
-    missed: Counter = Counter()
-    for report in (r for reports in terminalreporter.stats.values() for r in reports):
-        if getattr(report, "when", None) == "call":
-            missed[Path(report.fspath).stem] += dict(report.user_properties).get(NOT_COMPARED, 0)
-    for name, count in (+missed).items():
-        terminalreporter.write_line(
-            f"{name}: MNIST could not be had, {count} data-dependent outputs were not compared"
-        )
-
-
-collect_cells = IPyNbFile.collect
-IPyNbFile.collect = collect
-IPyNbFile.setup = start_kernel
-IPyNbCell.runtest = run_cell
-IPyNbCell.repr_failure = explain
+collect_cells = IPyNbFile.collect  # nbval 0.11 has no hooks for what follows
+IPyNbFile.collect, IPyNbFile.setup = collect, start_kernel
+IPyNbCell.runtest, IPyNbCell.repr_failure = run_twice, explain

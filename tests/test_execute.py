@@ -1,0 +1,120 @@
+"""`make run` and `make refresh`, on small notebooks; a cell is a tuple of source and tags."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from utils.course import ROOT
+
+COMMAND = [sys.executable, "-m", "tools.execute"]
+KERNEL = """import os, sys, ipykernel.connect as kernel
+assert [sys.executable, os.getcwd(), kernel.get_connection_info(unpack=True)["transport"]] == """
+
+
+def show(**metadata: str) -> str:
+    return f"display({{'image/png': 'UE5H'}}, metadata={{'image/png': {metadata}}}, raw=True)"
+
+
+def make_course(root: Path, **notebooks: list) -> None:
+    for folder in ("notebooks", "figures", "tools", "utils"):
+        (root / folder).mkdir()
+    for name in ("tools/execute.py", "utils/course.py"):
+        shutil.copy(ROOT / name, root / name)
+    for name, cells in notebooks.items():
+        code = [nbformat.v4.new_code_cell(text, metadata={"tags": tags}) for text, *tags in cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=code), root / f"notebooks/{name}.ipynb")
+
+
+def command(root: Path, *names: str, **more: str) -> subprocess.CompletedProcess:
+    how = {"cwd": root, "env": os.environ | more, "capture_output": True, "text": True}
+    return subprocess.run([*COMMAND, *names], **how)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_run_says_what_became_of_each_notebook(tmp_path):
+    here = [sys.executable, str(tmp_path / "notebooks"), "ipc" if os.name == "posix" else "tcp"]
+    sound = [(f"{KERNEL}{here}",), ("1 / 0", "raises-exception"), ("print('Data set: A (x)')",)]
+    error = [("1",), ("raise ValueError('two\\nlines')",), ("print('not reached')",)]
+    silent, dies = [("1", "raises-exception")], [("import os\nos._exit(1)",)]
+    make_course(tmp_path, n1_sound=sound, n2_error=error, n3_silent=silent, n4_dies=dies)
+    bogus = tmp_path / "jupyter/kernels/python3/kernel.json"
+    bogus.parent.mkdir(parents=True)
+    bogus.write_text('{"argv": ["nonesuch"], "display_name": "x", "language": "x"}')
+    done = command(tmp_path, "run", JUPYTER_PATH=str(bogus.parents[2]))
+    rows = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
+    assert [(row[0], row[1], row[3]) for row in rows[1:]] == [
+        ("n1_sound", "3", "A"),
+        ("n2_error", "2", "FAILED in In[2]: raised ValueError: two"),
+        ("n3_silent", "1", "FAILED in In[1]: is tagged raises-exception, but raised nothing"),
+        ("n4_dies", "1", "FAILED in In[1]: Kernel died"),
+    ]
+    failed = "\nn2_error and n3_silent and n4_dies failed. The executed copies lie in build/.\n"
+    assert (done.returncode, done.stderr) == (1, failed)
+    copy = nbformat.read(tmp_path / "build/n2_error.ipynb", as_version=4).cells
+    assert copy[1].outputs[0].ename == "ValueError" and copy[2].outputs == []
+
+
+def test_run_says_what_to_do_next_or_what_is_wrong(tmp_path):
+    make_course(tmp_path, n1_a=[("1",)])
+    assert "\nThe notebook ran. Open JupyterLab with: make lab" in command(tmp_path, "run").stdout
+    assert "There is no notebook n7*.ipynb in " in command(tmp_path, "run", "n1", "n7").stderr
+    (tmp_path / "notebooks/n2_b.ipynb").write_text("{")
+    assert command(tmp_path, "run").stderr == "n2_b.ipynb is not a notebook: NotJSONError\n"
+
+
+def test_refresh_stores_the_same_clean_outputs_and_figures_twice(tmp_path):
+    streams = f"print('a', flush=True)\nprint('b')\n{show(save='kept')}\nprint('c')"
+    frames = ("import json\ndef inner():\n    json.loads('{')\ninner()", "raises-exception")
+    pictures = f"{show(alt='One.', save='curve')}\n{show(alt='Two.')}"
+    make_course(tmp_path, n1_a=[(streams,), (pictures,), frames], n2_b=[(show(save="other"),)])
+    path = tmp_path / "notebooks/n1_a.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata = {"language_info": {"name": "python", "version": "3.1"}, "widgets": {}}
+    notebook.cells[0].metadata = {"execution": {"started": "2026"}, "mystnb": {"image": {}}}
+    nbformat.write(notebook, path)
+    (tmp_path / "figures/stale.png").touch()
+    assert "\nAll 2 notebooks ran. See what changed" in command(tmp_path, "refresh").stdout
+    first, figures = contents(path.parent), contents(tmp_path / "figures")
+    assert figures == dict.fromkeys(["curve.png", "kept.png", "other.png"], b"PNG")
+    notebook = nbformat.read(path, as_version=4)
+    assert [out.get("text") for out in notebook.cells[0].outputs] == ["a\nb\n", None, "c\n"]
+    assert notebook.cells[1].metadata["mystnb"] == {"image": {"alt": "One. Two."}}
+    text = first["n1_a.ipynb"].decode()
+    assert "in inner()" in text and text.count("mystnb") == 1
+    assert [dirt for dirt in ("2026", "3.1", "widgets", "u001b", "File ") if dirt in text] == []
+    assert "\nThe notebook ran. See what changed" in command(tmp_path, "refresh", "n1").stdout
+    assert (contents(path.parent), contents(tmp_path / "figures")) == (first, figures)
+
+
+def test_refresh_writes_all_or_nothing(tmp_path):
+    digits = 'print("Data set: scikit-learn\'s bundled digits (1,797)")'
+    make_course(tmp_path, n1_a=[(show(save="a"),)], n2_b=[("1 / 0",)], n3_c=[(digits,)])
+    before = contents(tmp_path / "notebooks")
+    assert command(tmp_path, "refresh").stderr == "\nn2_b and n3_c failed. Nothing was written.\n"
+    assert contents(tmp_path / "notebooks") == before and contents(tmp_path / "figures") == {}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
+def test_ctrl_c_ends_in_one_line_and_leaves_no_kernel(tmp_path):
+    sleep = "import os, time\nopen('pid', 'w').write(f'{os.getpid()}\\n')\ntime.sleep(60)"
+    make_course(tmp_path, n1_slow=[(sleep,)])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    process = subprocess.Popen([*COMMAND, "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    pid = tmp_path / "notebooks/pid"
+    while not (pid.exists() and pid.read_text().endswith("\n")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20)[1] == "\nStopped before the end.\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)

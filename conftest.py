@@ -1,4 +1,7 @@
-"""Make `pytest --nbval` strict: compare all that a reader sees, and run every cell twice."""
+"""Make `pytest --nbval` strict: compare all that a reader sees, and run every cell twice.
+
+PYTEST_DONT_REWRITE: the messages of these asserts say all that a maintainer needs.
+"""
 
 import difflib
 import io

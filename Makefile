@@ -38,7 +38,8 @@ bundle: slides site ## pack the last commit, slides, site and MNIST if it is her
 handout: $(INSTALLED) ## copy the notebooks without outputs and solutions into build/handout/
 	@$(PY) -m nbconvert --to notebook --log-level WARN --output-dir build/handout \
 		--ClearOutputPreprocessor.enabled=True --TagRemovePreprocessor.enabled=True \
-		--TagRemovePreprocessor.remove_cell_tags solution notebooks/*.ipynb && echo build/handout
+		--TagRemovePreprocessor.remove_cell_tags solution notebooks/*.ipynb
+	@mkdir -p build/handout/utils && cp utils/*.* build/handout/utils && echo build/handout
 
 refresh: $(INSTALLED) ## execute in place, store clean outputs, redraw figures/ (NAMES='01 05' for some)
 	@$(PY) -m tools.execute refresh $(NAMES)

@@ -1,53 +1,60 @@
-"""Sphinx configuration of the web edition; `make site` builds it (see tools/site.py)."""
+"""Sphinx configuration of the web edition, which `make site` builds into build/site/."""
 
-import sys
-from pathlib import Path
+import os
+import re
+import shutil
+from zipfile import ZIP_DEFLATED, ZipFile
 
-from utils import course
+from utils.course import REPO_REF, REPO_URL, ROOT
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE / "_ext"))
+PAGES = ["site/*.md", "notebooks/*.ipynb", "figures/*.png"]
+DOWNLOAD = ["notebooks/*.ipynb", "utils/*.*", "data/README.md", "requirements.txt", "LICENSE"]
+GITHUB = os.environ.get("GITHUB_REPOSITORY")  # owner/name, where GitHub builds the site
+repository = REPO_URL or (f"https://github.com/{GITHUB}" if GITHUB else "")
 
-project = "Computing gradients in PyTorch"
+project = html_title = "Computing gradients in PyTorch"
 copyright = "2026, the authors of the course. Code: MIT License; prose and figures: CC BY 4.0"
-extensions = ["myst_nb", "sphinx_copybutton", "sphinx_design", "notebooks", "places", "terms"]
-root_doc = "index"
-exclude_patterns = ["_ext"]
-
+extensions = ["myst_nb", "sphinx_copybutton"]
+myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"  # the pages show the stored outputs
-nb_merge_streams = True
-myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "substitution"]
-myst_substitutions = {
-    "online": "Each notebook has a link to Colab, and one to Binder, below its title."
-    if course.REPO_URL
-    else "Upload a notebook and the folder `utils` of the course (one-click links to come)."
-}
-myst_heading_anchors = 3
-
+nb_code_prompt_show, nb_code_prompt_hide = "Show the solution", "Hide the solution"
+copybutton_selector = "div.cell_input pre, div.highlight-bash pre"
+mathjax_path = "tex-svg.js"  # one file, fonts included
+mathjax3_config = {"options": {"enableMenu": False}}  # Tab skips formulas
 html_theme = "sphinx_book_theme"
-html_title = project
-html_favicon = "_static/icon.svg"
-html_static_path = ["_static"]
+html_static_path = ["_static", str(ROOT / "node_modules/mathjax/es5" / mathjax_path)]
 html_css_files = ["course.css"]
-html_js_files = ["course.js"]
-html_use_index = False
-html_copy_source = False  # the pages offer the notebooks themselves
+html_favicon = "_static/icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
+html_sourcelink_suffix = ""
 html_show_search_summary = False  # summaries are fetched, which a browser refuses to file://
-html_last_updated_fmt = None
-mathjax_path = "mathjax/tex-svg.js"  # one file, fonts included
-mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
-copybutton_selector = "div.cell_input div.highlight pre, div.highlight-bash pre"
-html_context = {"default_mode": "auto"}  # light or dark as the reader's system
-html_sidebars = {"**": ["search-button-field.html", "sbt-sidebar-nav.html"]}
 html_theme_options = {
     "footer_content_items": ["copyright.html"],
-    "home_page_in_toc": True,
+    "launch_buttons": {"colab_url": "https://colab.research.google.com"} if REPO_URL else {},
     "navbar_persistent": [],
+    "path_to_docs": "notebooks",
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
-    "repository_branch": course.REPO_REF,
-    "repository_url": course.REPO_URL,
-    "show_toc_level": 2,
-    "use_download_button": False,
-    "use_repository_button": bool(course.REPO_URL),
+    "repository_branch": REPO_REF,
+    "repository_url": repository,
+    "use_repository_button": bool(repository),
 }
+
+
+def setup(app):
+    """Gather in one folder what Sphinx reads, pack the course for download, and mend links."""
+    for path in (path for pattern in PAGES for path in ROOT.glob(pattern)):
+        shutil.copy(path, app.srcdir)
+    with ZipFile(app.srcdir / "course.zip", "w", ZIP_DEFLATED) as archive:
+        for path in (path for pattern in DOWNLOAD for path in ROOT.glob(pattern)):
+            archive.write(path, f"course/{path.relative_to(ROOT)}")
+    if REPO_URL:
+        app.tags.add("colab")
+    app.connect("source-read", prepare)
+
+
+def prepare(app, page, content):
+    """Make links work: section 2.4 is called `section-2.4`, and all pages lie in one folder."""
+    text = re.sub(r"\.\./(site|notebooks|figures)/", "", content[0])
+    text = re.sub(r'"<a id=\\"([\w-]+)\\"></a>', r'"(\1)=', text)
+    content[0] = re.sub(r'"(## (\d\.\d+) )', r'"(section-\2)=\\n\1', text)

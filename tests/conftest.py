@@ -1,21 +1,22 @@
-"""A real browser for the tests of pages: the Chromium or Chrome that is installed."""
+"""One Chromium for all tests of pages, and pages that must stay silent on the network."""
 
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page, sync_playwright
 
-from tools.slides import find_browser
+from tools.slides import launch
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """One browser for a file of tests; Playwright's event loop must end before others begin."""
-    if not (path := find_browser()):
-        pytest.skip("no Chromium or Chrome found: install one, or name it in COURSE_BROWSER")
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path)
+        try:
+            browser = launch(playwright)
+        except Error as error:
+            pytest.skip(f"pages are not tested: {error.message.strip().splitlines()[0]}")
+        yield browser
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""The house style as rules: each takes a notebook and yields what is wrong with it. No kernel runs.
+"""What every notebook looks like, as rules. Each takes a notebook and yields what is wrong with it.
 
-A rule speaks about every notebook alike; allowances are written where they are made.
+No kernel runs here: conftest.py executes the notebooks and compares their outputs.
 """
 
 import ast
@@ -9,22 +9,21 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from statistics import median, quantiles
 
 import nbformat.reader
 import pytest
-from nbformat import NotebookNode
+from nbformat import NotebookNode, v4
 from nbformat.validator import iter_validate
 
-ROOT = Path(__file__).parents[1]
+from utils.course import ROOT
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 Problems = Iterator[str]
 
-SMELLS = {
+UNSTABLE = {
     "memory address": r"\b0x[0-9a-fA-F]{6,}",
     "absolute path": r"(?<![\w.+/])/(home|root|tmp|usr|opt|var|mnt|content|Users)/|\b[A-Z]:\\\w",
-    "ANSI escape": r"\x1b\[",
-    "carriage return": r"\r",
+    "color or carriage return": r"\x1b\[|\r",
     "timing": r"\b\d+(\.\d+)? (s|ms|µs|us|ns|seconds)\b|\dit/s|Wall time",
     "warning": r":\d+: \w*Warning\b",
     "more than 6 decimals": r"\d\.\d{7,}",
@@ -33,23 +32,23 @@ BRITISH = (
     r"colour|favour|behaviour|(label|model|travel)l(ed|ing)|\bgrey|centre|analys(e[ds]?\b|ing)"
     r"|(normal|optim|visual|recogn|vector|minim|maxim|initial|regular|summar)is(e|ing|ation)"
 )
-RED_OR_GREEN = r"^(c|\w*colors?)=.*'(red|green|r|g)'"
-SLIDE_TYPES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 TAGS = {"setup", "exercise", "solution", "hide-cell", "mnist", "measured"}
 TAGS |= {"raises-exception", "not-idempotent", "slide-output", "slide-picture"}
-METADATA = {"tags", "slideshow", "cellView", "jupyter"}
-MIMES = {"text/plain", "text/html", "text/latex", "image/png"}
-MODULES = {"utils", "torch", "numpy", "matplotlib", "tqdm", "collections", "copy", "functools"}
-MODULES |= {"itertools", "math", "sys", "timeit", "warnings"}
-ASSERTS = {1: 6, 2: 10, 3: 10, 4: 11, 5: 5}  # in each notebook: what lost one prints the same
+SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
+METADATA = {"tags", "slideshow", "cellView", "jupyter", "mystnb"}
+SHOWN = {"text/plain", "text/html", "image/png"}
+MODULES = {"collections", "copy", "functools", "itertools", "math", "sys", "warnings"}
+MODULES |= {"matplotlib", "numpy", "sklearn", "torch", "torchvision", "tqdm", "utils"}
+REFUSED = r"(sys\.)?exit|os\._exit|quit|get_ipython|exec|eval|compile|__import__|open|input"
+REFUSED += r"|.*\bhub|torch\.load|.*\.modules"
+SCRIPT = r"<script|<iframe|javascript:|<[^>]*\son\w+\s*="
+MOST_LINES = 25  # of a code cell: what is longer fits on no slide, and makes more than one move
 
 
 @cache
 def read(path: Path) -> NotebookNode:
     """The notebook as it is on disk: `nbformat.read` would repair it silently."""
-    nb = nbformat.reader.reads(path.read_text(encoding="utf-8"))
-    assert nb.nbformat == 4, f"{path.name}: nbformat {nb.nbformat}, not 4.5"
-    return nb
+    return nbformat.reader.reads(path.read_text(encoding="utf-8"))
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -60,12 +59,6 @@ def tags(cell: NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-def title_number(nb: NotebookNode) -> int:
-    """N of the first line `# N. Verb and object`, 0 if there is none."""
-    match = re.match(r"# (\d)\. \w", nb.cells[0].source)
-    return int(match[1]) if match else 0
-
-
 def prose(cell: NotebookNode) -> str:
     """Markdown without code and formulas, in which anything may look like a link or a heading."""
     if cell.cell_type != "markdown":
@@ -73,102 +66,53 @@ def prose(cell: NotebookNode) -> str:
     return re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$", "", cell.source, flags=re.DOTALL)
 
 
-def shown(output: NotebookNode) -> str:
-    """The text of an output, without the pictures that are embedded in HTML."""
-    texts = [text for mime, text in output.get("data", {}).items() if mime.startswith("text/")]
-    texts += [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", [])]
+def shown(cell: NotebookNode) -> str:
+    """All text among the cell's outputs, without the pictures that are embedded in HTML."""
+    texts = []
+    for out in cell.outputs:
+        texts += [text for mime, text in out.get("data", {}).items() if mime.startswith("text/")]
+        texts += [out.get("text", ""), out.get("evalue", ""), *out.get("traceback", [])]
     return re.sub(r"base64,[\w+/=]+", "", "\n".join(texts))
-
-
-def printed(cell: NotebookNode) -> str:
-    """What the cell prints, and the value of its last line."""
-    drawn = {"image/png", "text/html"}  # their text is read in place of the figure
-    values = [out.data for out in cell.outputs if "data" in out and not drawn & {*out.data}]
-    plain = [data.get("text/plain", "") for data in values]
-    return "\n".join([out.text.rstrip() for out in cell.outputs if "text" in out] + plain)
-
-
-def syntax(cell: NotebookNode) -> list[ast.AST]:
-    """Every node of the cell's code, none if it is not Python."""
-    try:
-        return list(ast.walk(ast.parse(cell.source)))
-    except SyntaxError:
-        return []
-
-
-def line_counts(nb: NotebookNode) -> list[int]:
-    """Non-blank lines of each code cell but the setup cell."""
-    cells = [cell for cell in code_cells(nb) if "setup" not in tags(cell)]
-    return [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in cells]
-
-
-def rhythm(nb: NotebookNode) -> dict[str, float]:
-    """The numbers of the rhythm rule."""
-    lines = line_counts(nb)
-    return {
-        "code": len(code_cells(nb)),
-        "markdown": sum(cell.cell_type == "markdown" for cell in nb.cells),
-        "median": median(lines),
-        "p90": quantiles(lines, n=10, method="inclusive")[-1],
-        "max": max(lines),
-    }
 
 
 def format_is_canonical(nb: NotebookNode) -> Problems:
     """nbformat 4.5, unique ids, and no metadata that changes from run to run."""
     yield from (error.message for error in iter_validate(nb, version=4, version_minor=5))
-    if (nb.nbformat, nb.nbformat_minor) != (4, 5):
-        yield f"nbformat {nb.nbformat}.{nb.nbformat_minor}, not 4.5"
     if len({cell.get("id") for cell in nb.cells}) < len(nb.cells):
         yield "cell ids are not unique"
-    if set(nb.metadata) != {"kernelspec", "language_info"}:
-        yield f"metadata {sorted(nb.metadata)}, not kernelspec and language_info"
-    kernelspec = nb.metadata.get("kernelspec", {})
-    if set(kernelspec) != {"name", "display_name", "language"} or kernelspec.name != "python3":
-        yield f"kernelspec {kernelspec}"
-    if set(nb.metadata.get("language_info", {})) != {"name"}:
-        yield "language_info is not just a name"
+    if nb.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield f"kernelspec {nb.metadata.get('kernelspec')}"
+    if nb.metadata.get("language_info") != {"name": "python"} or len(nb.metadata) > 2:
+        yield f"metadata {nb.metadata}: run `make refresh`"
     for number, cell in enumerate(nb.cells, 1):
-        if unknown := set(cell.metadata) - METADATA:
-            yield f"cell {number}: unknown metadata {sorted(unknown)}"
-        if unknown := set(tags(cell)) - TAGS:
-            yield f"cell {number}: unknown tags {sorted(unknown)}"
-        if cell.metadata.get("jupyter", {}).get("outputs_hidden"):
-            yield f"cell {number}: hidden outputs"
+        if unknown := (set(cell.metadata) - METADATA) | (set(tags(cell)) - TAGS):
+            yield f"cell {number}: unknown metadata or tags {sorted(unknown)}"
+        if cell.metadata.get("slideshow", {}).get("slide_type", "skip") not in SLIDES:
+            yield f"cell {number}: unknown slide_type"
 
 
 def executed_in_order(nb: NotebookNode) -> Problems:
     """Every code cell was executed once, from top to bottom, in a fresh kernel."""
-    cells = code_cells(nb)
-    counts = [cell.execution_count for cell in cells]
-    if counts != list(range(1, len(cells) + 1)):
-        yield f"execution counts {counts}"
-    for number, cell in enumerate(cells, 1):
-        if any(out.get("execution_count", number) != number for out in cell.outputs):
-            yield f"In[{number}]: Out[n] has another number"
+    counts = [cell.execution_count for cell in code_cells(nb)]
+    if counts != list(range(1, len(counts) + 1)):
+        yield f"execution counts {counts}: run `make refresh`"
 
 
 def outputs_are_clean(nb: NotebookNode) -> Problems:
-    """Nothing machine-made is stored, nothing long, nothing unstable."""
+    """Nothing that differs from machine to machine, nothing that a frontend would run."""
     for number, cell in enumerate(code_cells(nb), 1):
+        for name, pattern in UNSTABLE.items():
+            if match := re.search(pattern, shown(cell)):
+                yield f"In[{number}]: {name} {match[0]!r}"
         for out in cell.outputs:
-            for name, pattern in SMELLS.items():
-                if match := re.search(pattern, shown(out)):
-                    yield f"In[{number}]: {name} {match[0]!r}"
             if out.get("name") == "stderr":
                 yield f"In[{number}]: stderr"
-            if unknown := set(out.get("data", {})) - MIMES:
-                yield f"In[{number}]: shows {sorted(unknown)}, not one of {sorted(MIMES)}"
-        lines = printed(cell).splitlines()
-        if len(lines) > 20:
-            yield f"In[{number}]: {len(lines)} printed lines > 20"
-        if (width := max(map(len, lines), default=0)) > 120:
-            yield f"In[{number}]: a line of {width} characters > 120"
+            if unknown := set(out.get("data", {})) - SHOWN:
+                yield f"In[{number}]: shows {sorted(unknown)}, not one of {sorted(SHOWN)}"
 
 
 def errors_are_wanted(nb: NotebookNode) -> Problems:
     """A stored error is announced by its tag and shows the cell's own frame, not the library's."""
-    sources = {line.strip() for cell in code_cells(nb) for line in cell.source.splitlines()}
     for number, cell in enumerate(code_cells(nb), 1):
         errors = [out for out in cell.outputs if out.output_type == "error"]
         if bool(errors) != ("raises-exception" in tags(cell)):
@@ -176,164 +120,110 @@ def errors_are_wanted(nb: NotebookNode) -> Problems:
         frames = "\n".join(line for out in errors for line in out.traceback)
         if re.search(r"site-packages|\bFile [\"']?[/~]", frames):
             yield f"In[{number}]: library frames in the traceback"
-        for line in re.findall(r"^-+> \d+ (.*)", frames, re.MULTILINE):
-            if line.strip() not in sources:
-                yield f"In[{number}]: the traceback shows {line!r}, which no cell says"
-        if any(out.traceback[-1:] != [f"{out.ename}: {out.evalue}"] for out in errors):
-            yield f"In[{number}]: the traceback ends with another error than the stored one"
-        if any("skip" in tag or "ignore" in tag for tag in tags(cell)) or "NBVAL_" in cell.source:
-            yield f"In[{number}]: markers that skip or ignore"
-    if sum("not-idempotent" in tags(cell) for cell in nb.cells) > 2:
-        yield "more than 2 cells are not-idempotent"
-    if sum("measured" in tags(cell) for cell in nb.cells) > 1:
-        yield "more than 1 cell draws measured times, which are not compared"
+        if "NBVAL_" in cell.source:
+            yield f"In[{number}]: a marker that skips or ignores"
 
 
 def pictures_are_described(nb: NotebookNode) -> Problems:
-    """PNG of at most 80 kB with alternative text, the same in text/plain and in metadata."""
+    """Alternative text, the same in text/plain and in metadata, and none without its picture."""
     for number, cell in enumerate(code_cells(nb), 1):
-        for out in cell.outputs:
-            png = out.get("data", {}).get("image/png")
-            if png is None:
-                if "<Figure" in shown(out):
-                    yield f"In[{number}]: a figure without its picture"
-                continue
+        if "<Figure" in shown(cell):
+            yield f"In[{number}]: a figure without its picture: use show(fig, alt)"
+        for out in (out for out in cell.outputs if "image/png" in out.get("data", {})):
             alt = out.metadata.get("image/png", {}).get("alt", "")
-            if not png.startswith("iVBORw0KGgo"):
-                yield f"In[{number}]: not a PNG"
-            if len(png) * 3 / 4 > 80_000:
-                yield f"In[{number}]: picture > 80 kB"
-            if len(alt) < 40:
-                yield f"In[{number}]: alternative text {alt!r} is shorter than 40 characters"
-            if alt != out.data.get("text/plain"):
-                yield f"In[{number}]: text/plain is not the alternative text"
+            if len(alt) < 40 or alt != out.data.get("text/plain"):
+                yield f"In[{number}]: alternative text {alt!r}"
 
 
 def code_is_plain(nb: NotebookNode) -> Problems:
-    """No magics, no exit, no `.data` (notebook 3 may: it warns of it), neither red nor green, and
-    no module by which a cell could show where, when or by whom it was run.
-    """
+    """Short cells of plain Python that fetch nothing, and asserts that can fail."""
     for number, cell in enumerate(code_cells(nb), 1):
-        if not syntax(cell):
-            yield f"In[{number}]: not plain Python: a magic, a shell command or a typing error"
-        for node in syntax(cell):
-            if isinstance(node, ast.Name | ast.Attribute):
-                name = ast.unparse(node)
-                if re.fullmatch(r"(sys\.)?exit|os\._exit|quit|get_ipython", name):
-                    yield f"In[{number}]: {name}"
-                if re.search(r"(?<!utils)\.data$", name) and title_number(nb) != 3:
-                    yield f"In[{number}]: {name}"
-            if isinstance(node, ast.keyword) and re.search(RED_OR_GREEN, ast.unparse(node)):
+        if (lines := len(cell.source.splitlines())) > MOST_LINES:
+            yield f"In[{number}]: {lines} lines, more than {MOST_LINES}"
+        if "setup" in tags(cell):
+            continue
+        for node in ast.walk(ast.parse(cell.source)):  # magics and shell commands do not parse
+            if isinstance(node, ast.Name | ast.Attribute) and re.fullmatch(
+                REFUSED, ast.unparse(node)
+            ):
                 yield f"In[{number}]: {ast.unparse(node)}"
-            if isinstance(node, ast.Import | ast.ImportFrom) and "setup" not in tags(cell):
-                modules = {getattr(node, "module", "") or alias.name for alias in node.names}
-                if unknown := {name.partition(".")[0] for name in modules} - MODULES:
-                    yield f"In[{number}]: imports {sorted(unknown)}"
-
-
-def asserts_are_kept(nb: NotebookNode) -> Problems:
-    """No assert is lost, none is always true, and nothing swallows what it raises."""
-    count = 0
-    for number, cell in enumerate(code_cells(nb), 1):
-        for node in syntax(cell):
-            if isinstance(node, ast.Assert):
-                count += 1
-                if isinstance(node.test, ast.Constant):
-                    yield f"In[{number}]: cannot fail: {ast.unparse(node)}"
-            if isinstance(node, ast.ExceptHandler):
-                caught = ast.unparse(node.type) if node.type else "everything"
-                silent = all(isinstance(line, ast.Pass) for line in node.body)
-                if silent or re.search(r"everything|\bException|AssertionError", caught):
-                    yield f"In[{number}]: except swallows {caught}"
-    if count != (expected := ASSERTS.get(title_number(nb))):
-        yield f"{count} asserts, not {expected}: put the lost one back or correct ASSERTS"
-
-
-def rhythm_is_kept(nb: NotebookNode) -> Problems:
-    """Short cells, and prose between them."""
-    numbers = rhythm(nb)
-    for name, limit in {"median": 6, "p90": 12, "max": 20}.items():
-        if numbers[name] > limit:
-            yield f"{name} of lines per code cell is {numbers[name]:.1f} > {limit}"
-    if not 15 <= numbers["code"] <= 40:
-        yield f"{numbers['code']} code cells, not 15 to 40"
-    if numbers["markdown"] < numbers["code"]:
-        yield f"{numbers['markdown']} markdown cells < {numbers['code']} code cells"
-    kinds = "".join(cell.cell_type[0] for cell in nb.cells)
-    if "ccc" in kinds:
-        yield f"three code cells in a row, from cell {kinds.index('ccc') + 1}"
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                modules = [getattr(node, "module", None) or alias.name for alias in node.names]
+                modules += [f"{modules[0]}.{alias.name}" for alias in node.names]
+                if any(m.split(".")[0] not in MODULES or m.endswith(".hub") for m in modules):
+                    yield f"In[{number}]: imports {modules[0]}"
+            if isinstance(node, ast.Assert) and isinstance(node.test, ast.Constant):
+                yield f"In[{number}]: cannot fail: {ast.unparse(node)}"
+            if isinstance(node, ast.ExceptHandler) and (
+                node.type is None or ast.unparse(node.type) in ("Exception", "AssertionError")
+            ):
+                yield f"In[{number}]: an except that swallows every error"
 
 
 def skeleton_is_complete(nb: NotebookNode) -> Problems:
-    """Title, aims, setup, predictions, and the three closing sections."""
-    if not title_number(nb):
+    """A numbered title, the setup cell first, and exercises and summary at the end."""
+    if not re.match(r"# \d\. \w", nb.cells[0].source):
         yield "the first line is not `# N. Verb and object`"
-    markdown = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
-    for words in ("You will be able to", "You need", "minutes"):
-        if words.lower() not in "\n".join(markdown[:3]).lower():
-            yield f"{words!r} is not in the first three markdown cells"
-    if "**Predict" not in "\n".join(markdown):
-        yield "no **Predict** question"
-    setups = [number for number, cell in enumerate(code_cells(nb), 1) if "setup" in tags(cell)]
-    if setups != [1]:
-        yield f"setup cells are In{setups}, not In[1]"
-    elif re.search(r"(?m)^\s*!|\bpip\b", code_cells(nb)[0].source):
-        yield "the setup cell uses ! or pip"
-    titles = re.findall(r"^## (?:[\d.]+ )?(.*?)\s*$", "\n".join(map(prose, nb.cells)), re.MULTILINE)
-    if titles[-3:] != ["Check yourself", "Exercises", "Summary"]:
-        yield f"the last sections are {titles[-3:]}"
+    if [n for n, cell in enumerate(code_cells(nb), 1) if "setup" in tags(cell)] != [1]:
+        yield "the setup cell is not In[1]"
+    text = "\n".join(map(prose, nb.cells))
+    if re.findall(r"^## (?:[\d.]+ )?(.*?)\s*$", text, re.MULTILINE)[-2:] != [
+        "Exercises",
+        "Summary",
+    ]:
+        yield "the last two sections are not Exercises and Summary"
 
 
 def exercises_are_complete(nb: NotebookNode) -> Problems:
-    """Each is a stub that says so, a hint, and a collapsed solution that is found correct."""
-    cells = [cell for cell in nb.cells if cell.cell_type == "markdown" or tags(cell)]
-    marks = "".join(
-        "e" if "exercise" in tags(cell) else
-        "s" if "solution" in tags(cell) else
-        "h" if "<details" in cell.source else "-"
-        for cell in cells
-    )  # fmt: skip
-    if not re.fullmatch(r"([-h]*e-*h[-h]*s)+[-h]*", marks):
-        yield f"exercise, hints, solution are not in this order: {marks.replace('-', '')}"
-    for cell in cells:
-        if "exercise" in tags(cell) and "not done yet" not in printed(cell):
-            yield "a stub does not print `not done yet`"
-        if "solution" not in tags(cell):
-            continue
-        hidden = cell.metadata.get("jupyter", {}).get("source_hidden")
-        if not (hidden and "hide-cell" in tags(cell) and cell.metadata.get("cellView") == "form"):
-            yield "a solution is not collapsed (hide-cell, jupyter.source_hidden, cellView form)"
-        if not re.search(r"\bcorrect\b", printed(cell)) or "not done yet" in printed(cell):
+    """As many stubs that say so, with hints, as folded solutions that are found correct."""
+    stubs, solutions = (
+        [cell for cell in nb.cells if tag in tags(cell)] for tag in ("exercise", "solution")
+    )
+    if len(stubs) != len(solutions) or not stubs:
+        yield f"{len(stubs)} exercises, {len(solutions)} solutions"
+    if sum("<details" in cell.source for cell in nb.cells) < len(stubs):
+        yield "an exercise has no hint in <details>"
+    if any("not done yet" not in shown(cell) for cell in stubs):
+        yield "a stub does not print `not done yet`"
+    for cell in solutions:
+        if not {"hide-cell"} <= set(tags(cell)) or not cell.metadata.jupyter.source_hidden:
+            yield "a solution is not folded (tag hide-cell, jupyter.source_hidden)"
+        if not re.search(r"\bcorrect\b", shown(cell)) or "not done yet" in shown(cell):
             yield "a solution does not print `correct`"
 
 
 def prose_is_clean(nb: NotebookNode) -> Problems:
-    """American spelling, pictures with alternative text, headings that skip no level, slides."""
+    """American spelling, no script, pictures with alternative text, headings that skip no level."""
     level = 0
     for number, cell in enumerate(nb.cells, 1):
         text = re.sub(r"\]\([^)]*\)|https?://\S+", "", prose(cell) or cell.source)
         if match := re.search(BRITISH, text, re.IGNORECASE):
             yield f"cell {number}: spelling {match[0]!r}"
+        if cell.cell_type != "code" and (match := re.search(SCRIPT, cell.source, re.IGNORECASE)):
+            yield f"cell {number}: a script, {match[0]!r}"
         if re.search(r"!\[\s*\]\(|<img(?![^>]*alt=\"[^\"])", prose(cell)):
             yield f"cell {number}: picture without alternative text"
         for hashes in re.findall(r"^(#+) ", prose(cell), re.MULTILINE):
-            if len(hashes) > level + 1 or (len(hashes) == 1 and number > 1):
+            if len(hashes) > level + 1:
                 yield f"cell {number}: heading {hashes} after level {level}"
             level = len(hashes)
-        if cell.metadata.get("slideshow", {}).get("slide_type") not in SLIDE_TYPES:
-            yield f"cell {number}: no slide_type"
 
 
 def links_resolve(nb: NotebookNode) -> Problems:
     """A relative link leads to a file, seen from the folder of notebooks; `#name` to an anchor."""
     anchors = re.findall(r'<a id="([^"]+)"></a>', "\n".join(map(prose, nb.cells)))
     for number, cell in enumerate(nb.cells, 1):
-        targets = re.findall(r"\]\(([^)#\s]+)|(?:src|href)=\"([^\"#]+)", prose(cell))
-        for target in map("".join, targets):
-            if not re.match(r"\w+:", target) and not (ROOT / "notebooks" / target).exists():
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(cell)):
+            path, _, name = target.partition("#")
+            if re.match(r"\w+:", target):
+                continue
+            if (
+                path
+                and not (ROOT / "notebooks" / path).exists()
+                or not path
+                and name not in anchors
+            ):
                 yield f"cell {number}: link to {target}, which is not there"
-        for name in set(re.findall(r"\]\(#([^)]+)\)", prose(cell))) - set(anchors):
-            yield f"cell {number}: link to #{name}, which is not there"
 
 
 RULES: list[Callable[[NotebookNode], Problems]] = [
@@ -343,8 +233,6 @@ RULES: list[Callable[[NotebookNode], Problems]] = [
     errors_are_wanted,
     pictures_are_described,
     code_is_plain,
-    asserts_are_kept,
-    rhythm_is_kept,
     skeleton_is_complete,
     exercises_are_complete,
     prose_is_clean,
@@ -359,25 +247,42 @@ def test_rule(path: Path, rule: Callable[[NotebookNode], Problems]) -> None:
     assert not problems, "\n".join([path.name, *problems])
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_name_and_size(path: Path) -> None:
-    assert re.fullmatch(r"0[1-5]_[a-z_]+", path.stem)
-    assert title_number(read(path)) == int(path.stem[:2])
-    assert path.stat().st_size <= 400_000
+@pytest.mark.parametrize(
+    "cell",
+    [
+        v4.new_code_cell("import requests, torch"),
+        v4.new_code_cell("def f():\n    from subprocess import run"),
+        v4.new_code_cell("from torch import hub"),
+        v4.new_code_cell("torch.hub.load('a/b', 'c')"),
+        v4.new_code_cell("run = eval"),
+        v4.new_code_cell("assert True"),
+        v4.new_code_cell("try:\n    f()\nexcept Exception:\n    pass"),
+        v4.new_code_cell("a = 1\n" * (MOST_LINES + 1)),
+        v4.new_markdown_cell("<img src='x' onerror='alert()'>"),
+        v4.new_markdown_cell("[x](javascript:alert())"),
+        v4.new_markdown_cell("[x](no_such_file.md)"),
+        v4.new_markdown_cell("a grey picture"),
+    ],
+    ids=lambda cell: cell.source[:20],
+)
+def test_rules_refuse(cell: NotebookNode) -> None:
+    nb = v4.new_notebook(cells=[cell])
+    assert [*code_is_plain(nb), *prose_is_clean(nb), *links_resolve(nb)]
 
 
-def test_setup_cell_is_the_same_everywhere() -> None:
-    assert NOTEBOOKS, "there are no notebooks"
+def test_notebooks_are_numbered_and_share_the_setup_cell() -> None:
+    numbers = [read(path).cells[0].source[2] for path in NOTEBOOKS]
+    assert [f"0{number}" for number in numbers] == [path.stem[:2] for path in NOTEBOOKS]
     assert len({code_cells(read(path))[0].source for path in NOTEBOOKS}) == 1
 
 
 def test_index_of_pitfalls_quotes_every_stored_error() -> None:
     nb = read(ROOT / "notebooks/03_pitfalls.ipynb")
-    index = "\n".join(cell.source for cell in nb.cells[:5] if cell.cell_type == "markdown")
-    quotes = tuple(re.findall(r"^\| `([^`]+)`", index, re.MULTILINE))
+    quotes = tuple(
+        re.findall(r"^\| `([^`]+)`", "\n".join(c.source for c in nb.cells), re.MULTILINE)
+    )
     errors = [out for cell in code_cells(nb) for out in cell.outputs if out.output_type == "error"]
-    assert len(errors) >= 8
-    assert not [out.evalue for out in errors if not out.evalue.startswith(quotes)]
+    assert errors and not [out.evalue for out in errors if not out.evalue.startswith(quotes)]
 
 
 def test_every_figure_is_the_picture_of_one_output() -> None:
@@ -391,11 +296,3 @@ def test_every_figure_is_the_picture_of_one_output() -> None:
     assert sorted(name for name, _ in saved) == sorted(files), "outputs' names and figures/*.png"
     changed = [name for name, picture in saved if picture != files[name]]
     assert not changed, "run `make refresh`: figures differ from the notebooks' outputs"
-
-
-def test_rhythm_table() -> None:
-    """Prints it: `pytest -s -k rhythm_table`."""
-    print(f"\n{'notebook':28}{'code':>9}{'markdown':>9}{'median':>9}{'p90':>9}{'max':>9}{'kB':>9}")
-    for path in NOTEBOOKS:
-        numbers = rhythm(read(path)) | {"kB": path.stat().st_size / 1000}
-        print(f"{path.stem:28}" + "".join(f"{number:9.3g}" for number in numbers.values()))

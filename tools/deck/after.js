@@ -34,9 +34,11 @@ function start() {
   const ready = new Promise((done) => Reveal.on(printing ? "pdf-ready" : "ready", done));
   Reveal.initialize({
     width: 1280, height: HEIGHT, margin: 0, center: false, hash: true, transition: "none",
+    navigationMode: "linear", // the right arrow visits every slide
     slideNumber: "c/t", pdfSeparateFragments: false, plugins: [RevealNotes],
     keyboardCondition: () => !document.activeElement.matches("input, button, summary"),
   });
+  addEventListener("pointerup", () => document.activeElement.blur()); // keys turn slides again
   return ready;
 }
 

@@ -1,119 +1,199 @@
-"""The gate's own test: of the notebooks in `corpus.py`, `conftest.py` and the rules of
-`test_structure.py` let the sound ones pass and refuse the broken ones for what is wrong with them.
+"""The strict comparison of `conftest.py` lets sound cells pass and refuses broken ones.
 
-`make corpus` prints how many were refused by whom.
+A case is a cell as it is stored; a broken one has a pattern of the words that refuse it.
 """
 
+import base64
+import io
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections import Counter, defaultdict
-from pathlib import Path
-from typing import NamedTuple
+from collections import defaultdict
 from xml.etree import ElementTree
 
-import nbformat.v4 as v4
 import pytest
-from corpus import BROKEN, SOUND, WITHOUT_KERNEL, dump, made
-from nbformat import NotebookNode
-from test_structure import RULES, read
+from nbformat import NotebookNode, v4
+from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {"OMP_NUM_THREADS": "2", "PYTHONWARNINGS": "error:old", "MPLBACKEND": "agg"}
-ENVIRONMENT |= {"PYTHONPATH": str(ROOT)}
-OPTIONS = (
-    "-m pytest --nbval --nbval-cell-timeout 15 -n 2 --dist loadfile -p no:cacheprovider --color no"
-    " --continue-on-collection-errors --junitxml report.xml notebooks"
-)
-CHANGES = SOUND | {name: change for name, (change, _) in (BROKEN | WITHOUT_KERNEL).items()}
-WORDS = {name: words for name, (_, words) in (BROKEN | WITHOUT_KERNEL).items()}
+from utils.course import ROOT
 
 
-class Verdict(NamedTuple):
-    """Why a notebook was refused, by the gate and by the rules; empty where it passed."""
-
-    gate: str
-    rules: str
-
-
-class Judged(NamedTuple):
-    """The verdict on each notebook of the corpus by its name, and what stood on the screen."""
-
-    verdicts: dict[str, Verdict]
-    screen: str
+def png(level: int = 200, size: tuple[int, int] = (64, 48), text: str = "") -> str:
+    """Return a gray picture with a text on it, in base64."""
+    picture = Image.new("RGB", size, (level, level, level))
+    ImageDraw.Draw(picture).text((20, 20), text, fill="black")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
-def refused_by_rules(path: Path) -> str:
-    """What the rules say, a line for each problem."""
-    problems = []
-    for rule in RULES:
-        try:
-            problems += rule(read(path))
-        except Exception as error:  # its test fails
-            problems.append(f"{type(error).__name__}: {error}")
-    return "\n".join(problems)
+def cell(source: str, *outputs: NotebookNode, tag: str = "-") -> NotebookNode:
+    metadata = {"tags": [tag]}
+    return v4.new_code_cell(source, outputs=[*outputs], metadata=metadata, execution_count=1)
 
 
-def refused_by_gate(root: Path) -> tuple[dict[tuple[str, int], str], str]:
-    """What the gate says by file and number of the cell, 0 for a file as a whole; the screen."""
-    shutil.copy(ROOT / "conftest.py", root)
-    command, environment = [sys.executable, *OPTIONS.split()], os.environ | ENVIRONMENT
-    run = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-    refusals: dict[tuple[str, int], str] = defaultdict(str)
-    for case in ElementTree.parse(root / "report.xml").iter("testcase"):
-        place = f"{case.get('classname')} {case.get('name')}"
-        stem, number = re.search(r"(\w+)\.ipynb(?: Cell (\d+))?", place).groups()
-        texts = [child.text or "" for child in case if child.tag in ("failure", "error")]
-        refusals[stem, int(number or 0)] += "".join(texts)
-    return refusals, run.stdout
+def out(text: str, name: str = "stdout") -> NotebookNode:
+    return v4.new_output("stream", name=name, text=text)
+
+
+def err(message: str, name: str = "ValueError") -> NotebookNode:
+    return v4.new_output("error", ename=name, evalue=message, traceback=["any traceback"])
+
+
+def data(bundle: dict[str, str], kind: str = "display_data", **metadata: str) -> NotebookNode:
+    return v4.new_output(kind, bundle, metadata={"image/png": metadata} if metadata else {})
+
+
+def fig(picture: str, alt: str = "A square.", **more: str) -> NotebookNode:
+    return data({"image/png": picture, "text/plain": alt}, alt=alt, **more)
+
+
+def show(output: NotebookNode) -> str:
+    return f"display({dict(output.data)}, metadata={dict(output.metadata)}, raw=True)"
+
+
+def counter(name: str) -> str:
+    """Return code that prints how often it ran."""
+    return f"{name} = globals().get({name!r}, 0) + 1\nprint({name})"
+
+
+def variables(*names: str) -> str:
+    return f"import os\nprint(*(os.environ[name] for name in {names}))"
+
+
+RAISE, EXPECTED = "raise ValueError('in-place')", "raises-exception"
+GRAY, DARK = fig(png()), fig(png(90))
+ONE, TWO = out("1\n"), data({"text/plain": "2"}, "execute_result")
+LONG = {"text/plain": "table", "text/html": "0" * 300 + "1"}
+WIDE, DIGITS = (800, 450), 'print("Data set: scikit-learn\'s bundled digits (1,797)")'
+LOAD = cell(DIGITS, out("Data set: MNIST (60,000)\n"), tag="mnist")
+NOW = "the output differs between stored and now\n.*"
+PICTURE = "a picture differs between stored and now by"
+
+SOUND = {
+    "nothing": cell("1;"),
+    "streams in pieces": cell("print(1, flush=True)\nprint(2)", out("1"), out("\n2\n")),
+    "print, picture, print": cell(f"print(1)\n{show(GRAY)}\nprint(1)", ONE, GRAY, ONE),
+    "updated display": cell(
+        "shown = display('a', display_id='x')\nshown.update('b')", data({"text/plain": "'b'"})
+    ),
+    "expected error": cell(f"print(1)\n{RAISE}", ONE, err("in-place"), tag=EXPECTED),
+    "not idempotent, tagged": cell(counter("a"), ONE, tag="not-idempotent"),
+    "picture smoothed differently": cell(show(GRAY), fig(png(204))),
+    "picture of measured times": cell(show(GRAY), fig(png(100)), tag="measured"),
+    "environment": cell(
+        variables("OMP_NUM_THREADS", "TQDM_DISABLE", "CUDA_VISIBLE_DEVICES"), out("1 1 \n")
+    ),
+    "inline": cell("import matplotlib as m\nprint(m.get_backend()[-6:])", out("inline\n")),
+}
+BROKEN = {
+    "wrong number": (cell("print(4)", ONE), NOW + r"-stdout: '1\\n'\n\+stdout: '4\\n'"),
+    "wrong value": (cell("4", TWO), NOW + r"-text/plain: '2'\n\+text/plain: '4'"),
+    "other spaces": (cell("print('a  b')", out("a b\n")), NOW),
+    "no newline": (cell("print(1)", out("1")), NOW),
+    "other order": (cell(f"print(1)\n{show(GRAY)}", GRAY, ONE), NOW),
+    "other stream": (cell("print(1)", out("1\n", "stderr")), NOW),
+    "value, not display": (cell("display(2)", TWO), NOW),
+    "output not stored": (cell("print(1)"), NOW),
+    "output of a silent cell": (cell("x = 1", ONE), NOW),
+    "output of a blank cell": (cell("", ONE), NOW),
+    "warning": (cell("import warnings\nwarnings.warn('new')"), NOW + r"\+stderr: .*Warning: new"),
+    "HTML": (cell(show(data(LONG)), data(LONG | {"text/html": "0" * 301})), NOW + "'0+1'"),
+    "alternative text": (cell(show(GRAY), fig(png(), "A disk.")), NOW + r"-text/plain: 'A disk"),
+    "name of the file": (cell(show(fig(png(), save="a")), GRAY), NOW + r'\+metadata: .*"save"'),
+    "measured, other text": (cell(show(GRAY), fig(png(), "A disk."), tag="measured"), NOW),
+    "measured, other size": (cell(show(GRAY), fig(png(size=(65, 48))), tag="measured"), "the size"),
+    "other picture": (cell(show(GRAY), fig(png(188))), f"{PICTURE} 10.4 gray levels"),
+    "one digit": (cell(show(fig(png(250, WIDE, "9"))), fig(png(250, WIDE, "8"))), PICTURE),
+    "second picture": (cell(f"{show(GRAY)}\n{show(GRAY)}", GRAY, DARK), PICTURE),
+    "half a picture": (cell(show(GRAY), fig(png()[:80])), "image file"),
+    "error gone": (cell("1;", err("in-place"), tag=EXPECTED), "but raised nothing"),
+    "error gone, none stored": (cell("1;", tag=EXPECTED), "but raised nothing"),
+    "error of another type": (cell(RAISE, err("in-place", "TypeError"), tag=EXPECTED), "the error"),
+    "error of another text": (
+        cell(RAISE, err("leaf"), tag=EXPECTED),
+        r"the error of PyTorch \d.*-error: 'ValueError: leaf'\n\+error: 'ValueError: in-place'",
+    ),
+    "error not tagged": (cell(RAISE, err("in-place")), "raised ValueError: in-place\n.*----> 1"),
+    "error not stored": (cell(RAISE, tag=EXPECTED), "stored and now\n.*[+]error"),
+    "name of a later cell": (cell("print(later)", ONE), "raised NameError"),
+    "not idempotent": (cell(counter("b"), ONE), r"first run and second run\n.*\+stdout: '2"),
+    "picture, not idempotent": (
+        cell(f"n = globals().get('n', 0) + 1\n{show(GRAY)} if n < 2 else {show(DARK)}", GRAY),
+        "a picture differs between first run and second run",
+    ),
+    "hash seed": (cell(variables("PYTHONHASHSEED"), out("0\n")), NOW + "12345"),
+    "folder": (cell("from pathlib import Path\nprint(Path.cwd().name)", out("notebooks\n")), NOW),
+    "wrong number, MNIST there": (cell("print(4)", ONE, tag="mnist"), NOW),
+    "comment that skips": (cell("# NBVAL_SKIP\nprint(4)", ONE), "a marker that skips"),
+    "tag that ignores": (cell("print(4)", ONE, tag="nbval-ignore-output"), "a marker that skips"),
+    "tag that skips": (cell("print(4)", tag="skip-execution"), NOW),
+    "never executed": (v4.new_code_cell("1;"), "was never executed"),
+}
+ALONE = {  # each in a notebook of its own
+    "counts": ([cell("1;"), cell("2", TWO), cell("print(Out[2])", out("2\n"))], ""),
+    "digits": ([LOAD, cell("print(90)", ONE, tag="mnist")], ""),
+    "digits, not tagged": ([LOAD, cell("print(90)", ONE)], NOW),
+    "digits, not idempotent": ([LOAD, cell(counter("c"), tag="mnist")], "first run and second"),
+    "digits, error": ([LOAD, cell(RAISE, ONE, tag="mnist")], "raised ValueError"),
+    "dead kernel": (
+        [cell("import os\nos._exit(1)"), cell("1;")],
+        r"In\[1\]: .*Kernel died.*In\[2\]: not run, because",
+    ),
+    "endless": ([cell("while True: pass"), cell("1;")], r"A cell timed out.*In\[2\]: not run"),
+    "no code cell": ([], "has no code cell"),
+    "no notebook": (None, "is not a notebook"),
+}
+PATTERNS = dict.fromkeys(SOUND, "") | {name: words for name, (_, words) in (BROKEN | ALONE).items()}
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> Judged:
-    """The corpus, judged in one run: the cells among it share one notebook and its kernel."""
-    root, files = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("files")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], str]:
+    """Run pytest once on all cases; return the refusal of each by its name, and the screen."""
+    root = tmp_path_factory.mktemp("course")
     (root / "notebooks").mkdir()
-    paths = {name: files / f"n{number:03}.ipynb" for number, name in enumerate(CHANGES)}
-    to_run = [name for name in CHANGES if name not in WITHOUT_KERNEL]
-    cells = [name for name in to_run if isinstance(CHANGES[name], NotebookNode)]
-    for name, path in paths.items():
-        path.write_bytes(made(CHANGES[name]))
-    for name in set(to_run) - set(cells):
-        shutil.copy(paths[name], root / "notebooks")
-    together = v4.new_notebook(cells=[CHANGES[name] for name in cells])
-    (root / "notebooks/together.ipynb").write_text(dump(together), encoding="utf-8")
-    refusals, screen = refused_by_gate(root)
-    by_gate = defaultdict(str)
-    for (stem, number), refusal in refusals.items():
-        by_gate[cells[number] if stem == "together" else list(paths)[int(stem[1:])]] += refusal
-    verdicts = {n: Verdict(by_gate[n], refused_by_rules(path)) for n, path in paths.items()}
-    return Judged(verdicts, screen)
+    shutil.copy(ROOT / "conftest.py", root)
+    names = {"together": [*SOUND, *BROKEN]} | {f"n{i}": [name] for i, name in enumerate(ALONE)}
+    cells = {"together": [*SOUND.values(), *(stored for stored, _ in BROKEN.values())]}
+    cells |= {f"n{i}": stored for i, (stored, _) in enumerate(ALONE.values())}
+    for stem, stored in cells.items():
+        path = root / f"notebooks/{stem}.ipynb"
+        path.write_text("{" if stored is None else json.dumps(v4.new_notebook(cells=stored)))
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    env.pop("OMP_NUM_THREADS", None)
+    command = "-m pytest --nbval --nbval-cell-timeout 5 -n 2 --dist loadfile -p no:cacheprovider"
+    command += " --color no --continue-on-collection-errors --junitxml report.xml notebooks"
+    args = [sys.executable, *command.split()]
+    run = subprocess.run(args, cwd=root, env=env, capture_output=True, text=True)
+    refusals = defaultdict(str)
+    for case in ElementTree.parse(root / "report.xml").iter("testcase"):
+        place = f"{case.get('classname')} {case.get('name')}"
+        stem, number = re.search(r"(\w+)\.ipynb(?: Cell (\d+))?", place).groups()
+        name = names[stem][int(number) if stem == "together" else 0]
+        refusals[name] += "".join(c.text or "" for c in case if c.tag in ("failure", "error"))
+    return refusals, run.stdout
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_sound_notebook_passes(judged: Judged, name: str) -> None:
-    assert judged.verdicts[name] == Verdict("", "")
+@pytest.mark.parametrize("name", PATTERNS)
+def test_sound_cells_pass_and_broken_ones_are_refused(gate, name: str) -> None:
+    refusal = gate[0][name]
+    assert re.search(PATTERNS[name], refusal, re.DOTALL) if PATTERNS[name] else refusal == ""
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_broken_notebook_is_refused(judged: Judged, name: str) -> None:
-    assert re.search(WORDS[name], "\n".join(judged.verdicts[name]), re.DOTALL)
+def test_a_line_counts_the_outputs_that_were_not_compared(gate) -> None:
+    assert "MNIST is missing: 5 outputs were not compared" in gate[1].splitlines()
 
 
-def test_outputs_not_compared_are_counted(judged: Judged) -> None:
-    number = list(SOUND).index("digits in place of MNIST")
-    line = f"n{number:03}: MNIST could not be had, 2 data-dependent outputs were not compared"
-    assert line in judged.screen.splitlines()
-
-
-def test_corpus_table(judged: Judged) -> None:
-    """Prints it: `make corpus`."""
-    print(f"\n\n{'':16}{'passed':>7}{'refused by: gate':>19}{'rules':>7}{'both':>7}")
-    parts = {"sound": SOUND, "broken": BROKEN, "without kernel": WITHOUT_KERNEL}
-    for title, names in parts.items():
-        by = Counter(tuple(map(bool, judged.verdicts[name])) for name in names)
-        passed, rules, gate, both = (by[g, r] for g in (False, True) for r in (False, True))
-        print(f"{title:16}{passed:7}{gate:19}{rules:7}{both:7}")
-    assert len(SOUND) >= 30 and len(BROKEN) >= 60
+def test_a_refusal_names_the_cell_and_shows_the_line_that_changed(gate) -> None:
+    number = [*SOUND, *BROKEN].index("HTML") + 1
+    lines = gate[0]["HTML"].splitlines()
+    assert lines[:3] + lines[4:] == [
+        f"together.ipynb, In[{number}]: the output differs between stored and now",
+        "--- stored",
+        "+++ now",
+        f"-text/html: '{'0' * 4}'",
+        f"+text/html: '{'0' * 3}1'",
+    ]

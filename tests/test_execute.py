@@ -73,7 +73,7 @@ def test_run_says_what_to_do_next_or_what_is_wrong(tmp_path):
 
 
 def test_refresh_stores_the_same_clean_outputs_and_figures_twice(tmp_path):
-    pytest.importorskip("IPython", "8.7", reason="older ones name frames after temporary files")
+    pytest.importorskip("IPython", "8.7")  # older ones name frames after temporary files
     shown = f"print(1, flush=True)\nprint(2)\n{show(alt='A', save='a')}\nprint(3)\n{show(alt='B')}"
     frames = ("import json\ndef inner():\n    json.loads('{')\ninner()", "raises-exception")
     make_course(tmp_path, n1_a=[(shown,), frames], n2_b=[(show(save="b"),)])

@@ -1,7 +1,4 @@
-"""Make `pytest --nbval` strict: compare all that a reader sees, and run every cell twice.
-
-PYTEST_DONT_REWRITE: the messages of these asserts say all that a maintainer needs.
-"""
+"""Make `pytest --nbval` strict: compare all outputs, run every cell twice. PYTEST_DONT_REWRITE."""
 
 import difflib
 import io
@@ -10,7 +7,6 @@ import re
 from base64 import b64decode
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +16,9 @@ from nbformat.v4 import new_code_cell
 from nbval.plugin import IPyNbCell, IPyNbFile
 from PIL import Image
 
-from tools.execute import BUNDLED, kernel, run_cell
+from tools.execute import BUNDLED, ROOT, kernel, run_cell
 
-LOCK = Path(__file__).with_name("requirements.lock").read_text("utf-8")
-DRAWN_WITH = re.search(r"^matplotlib==(\S+)", LOCK, re.MULTILINE)[1]  # others draw other pixels
+SAME_PIXELS = f"\nmatplotlib=={version('matplotlib')}\n" in (ROOT / "requirements.lock").read_text()
 
 
 def contents(cell: dict) -> list[tuple[str, str]]:
@@ -60,9 +55,7 @@ def compare(old: list, new: list, names: str, limit: float) -> None:
     """Fail if texts or their order differ, and show the lines that do; then compare pictures."""
     shown = [[k if k == "image/png" else f"{k}: {t!r}" for k, t in side] for side in (old, new)]
     diff = list(difflib.unified_diff(*shown, *names.split(" and "), n=0, lineterm=""))[:15]
-    if diff:
-        what = f"error of PyTorch {version('torch')}" if "+error: " in str(diff) else "output"
-        raise AssertionError("\n".join([f"the {what} differs between {names}", *diff]))
+    assert not diff, "\n".join([f"differs between {names} (PyTorch {version('torch')})", *diff])
     for (kind, a), (_, b) in zip(old, new, strict=True):
         if kind == "image/png":
             compare_pictures(a, b, names, limit)
@@ -75,9 +68,8 @@ def start_kernel(notebook: IPyNbFile) -> None:
     other = {"PYTHONHASHSEED": "12345", "CUDA_VISIBLE_DEVICES": ""}
     stack = ExitStack()
     notebook.addfinalizer(stack.close)
-    notebook.client = stack.enter_context(kernel(cells, Path(__file__).parent, **other))
+    notebook.client = stack.enter_context(kernel(cells, ROOT, **other))
     notebook.client.timeout = int(notebook.config.option.nbval_cell_timeout)
-    notebook.bundled = False
 
 
 def run(item: IPyNbCell, count: bool) -> list[tuple[str, str]]:
@@ -97,24 +89,23 @@ def run_twice(item: IPyNbCell) -> None:
     """Compare the first run with what is stored, and the second run with the first."""
     tags = item.cell.metadata.get("tags", [])
     limit = float("inf") if "measured" in tags else 10  # gray levels of a picture
-    drawn_alike = version("matplotlib") == DRAWN_WITH
     assert item.options["check"] and not item.options["skip"], "has a marker that skips or ignores"
     assert item.cell.execution_count, "was never executed before it was stored"
     stored, first = contents(item.cell), run(item, count=True)
-    item.parent.bundled |= any(text.startswith(BUNDLED) for _, text in first)
-    if "mnist" in tags and item.parent.bundled:
+    ran = item.parent.client.nb.cells
+    if "mnist" in tags and any(BUNDLED in text for cell in ran for _, text in contents(cell)):
         item.user_properties.append(("not compared", len(item.cell.outputs)))
     else:
-        compare(stored, first, "stored and now", limit if drawn_alike else float("inf"))
+        compare(stored, first, "stored and now", limit if SAME_PIXELS else float("inf"))
     if "not-idempotent" not in tags:
         compare(first, run(item, count=False), "first run and second run", limit)
 
 
 def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:
     """Name notebook and cell, and say the reason, with the last lines of a traceback."""
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", f"{excinfo.typename}: {excinfo.value}").splitlines()
-    reason = re.sub("^(Assertion|Runtime)Error: ", "", lines[0])
-    return "\n".join([f"{item.path.name}, In[{item.cell_num + 1}]: {reason}", *lines[1:][-15:]])
+    unneeded = r"^(Assertion|Runtime)Error: |\x1b\[[0-9;]*m"
+    lines = re.sub(unneeded, "", f"{excinfo.typename}: {excinfo.value}").splitlines()
+    return "\n".join([f"{item.path.name}, In[{item.cell_num + 1}]: {lines[0]}", *lines[1:][-15:]])
 
 
 def collect(notebook: IPyNbFile) -> list[IPyNbCell]:
@@ -125,13 +116,13 @@ def collect(notebook: IPyNbFile) -> list[IPyNbCell]:
     raise notebook.CollectError(f"{notebook.path.name} is not a notebook, or has no code cell")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was not compared; xdist carries the properties of items here."""
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
+    """Say how much was not compared; xdist carries the properties of items here."""
     reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
     if count := sum(dict(report.user_properties).get("not compared", 0) for report in reports):
         terminalreporter.write_line(f"MNIST is missing: {count} outputs were not compared")
-    if (other := version("matplotlib")) != DRAWN_WITH:
-        terminalreporter.write_line(f"Matplotlib is {other}: pictures of {DRAWN_WITH} not compared")
+    if not SAME_PIXELS:
+        terminalreporter.write_line("Matplotlib is not the locked one: pictures were not compared")
 
 
 collect_cells = IPyNbFile.collect  # nbval 0.11 has no hooks for what follows

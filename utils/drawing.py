@@ -1,37 +1,39 @@
 """A computational graph as a picture: values forward in blue, gradients backward in vermilion.
 
-Tensors stand in layers, and an edge has a place of its own in every layer between its ends: so
-nothing runs through anything else. Lengths are in points. A point is (along, across): how far
-along the forward pass, and how far across it.
+Tensors are arranged in layers. An edge reserves a place in every layer between its ends, so that
+nothing is drawn across anything else. Lengths are in points. A point is (along, across): how far
+along the forward pass to the right, and how far down.
 """
 
 import re
 import textwrap
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 from torch import Tensor
 
-from utils.graph import Graph, GraphEdge, GraphNode, backward_table, short
+from utils.graph import Graph, GraphEdge, GraphError, GraphNode, backward_table, short
 from utils.plotting import BLUE, VERMILION
 
 BLUE_TEXT, VERMILION_TEXT, GRAY, INK = "#00639C", "#A84300", "#555555", "#1A1A1A"
 BLUE_BAND, VERMILION_BAND, WHITE = "#E3F0F9", "#FCE9DC", "#FFFFFF"
 DASH = (0, (3, 1.5))  # of the arrows backward
-SLIDE = (921.6, 518.4)  # 1280 × 720 pixels at 100 dots per inch
 SMALL, LARGE = 13, 16  # sizes of type
 LANE = 28  # from the forward to the backward arrow of an edge
 HEAD, BADGE, PAD, GAP, MARGIN = 11, 14, 4, 20, 8
-KEY = (366, 26, 210)  # the legend: its width, its height under a graph, its room beside it
+KEY = (476, 26)  # the size of the legend
+PARTIAL, TOTAL = r"\partial", "d"  # of local derivatives, on arrows; of total ones, in boxes
+DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 
 Point = tuple[float, float]
+_font = partial(FontProperties, math_fontfamily="cm")
 
 
 @dataclass
@@ -45,8 +47,11 @@ class _Line:
     height: float = 26
 
     def __post_init__(self):
-        scratch = Figure((0.1, 0.1), dpi=100).text(0, 0, self.text, font=_font(self.size))
-        box = scratch.get_window_extent()
+        scratch = Figure((0.1, 0.1), dpi=100).text(0, 0, self.text, font=_font(size=self.size))
+        try:
+            box = scratch.get_window_extent()
+        except ValueError:
+            raise GraphError(f"{self.text} is not TeX: write \\% for %, for example") from None
         self.width = float(box.width) * 0.72 + 6
         self.height = max(self.height, float(box.height) * 0.72 + 5)
 
@@ -57,7 +62,6 @@ class _Place:
 
     layer: int
     lines: list[_Line]
-    down: bool
     side: int = 0  # of an edge: 1 if its forward arrow comes before the backward one, else -1
     adds_up: bool = False  # of a tensor: more than one gradient arrives
     near: list["_Place"] = field(default_factory=list)
@@ -68,11 +72,11 @@ class _Place:
         pad = 2 * PAD if self.lines else 0
         width = max((line.width for line in self.lines), default=0) + pad
         height = sum(line.height for line in self.lines) + pad
-        self.size = [height, width] if self.down else [width, height]
+        self.size = [width, height]
 
-    def shift(self, axis: int = 1) -> float:
+    def shift(self) -> float:
         """Return how far a label's middle is from the middle between its arrows."""
-        return LANE / 2 + max(0, self.size[axis] / 2 - LANE + 6)
+        return LANE / 2 + max(0, self.size[1] / 2 - LANE + 6)
 
     def reach(self, end: int) -> float:
         """Return how far a place reaches across, before (-1) or after (1) its middle."""
@@ -85,43 +89,38 @@ class _Place:
         return [place for place in self.near if place.layer == self.layer + step]
 
 
-def draw_graph(
-    graph: Graph, ax: Axes | None = None, *, direction: str = "right", backward: bool = True
-) -> tuple[Figure, str]:
+def draw_graph(graph: Graph, *, backward: bool = True) -> tuple[Figure, str]:
     """Return the figure with a graph's picture, and the text that says the same in words.
 
-    The forward pass runs to the right or down; a chain too long for a slide is folded. With
-    `backward=False` there are values only. In `ax`, if there is one, the picture is made to fit.
+    The forward pass runs to the right. Arrows carry local derivatives ∂z/∂x, boxes total
+    derivatives df/dx. With `backward=False` there are values only. Raises GraphError for what is no
+    Graph, and for names and formulas that are no TeX.
     """
-    if direction not in ("right", "down"):
-        raise ValueError(f'direction is "right" or "down", not {direction!r}')
-    down = direction == "down"
-    layers, routes = _places(graph, down, backward)
+    refuse_no_graph(graph, "draw_graph")
+    layers, routes = _places(graph, backward)
     _order(layers)
     _level(layers, routes)
-    ways = _lay_out(layers, routes)
-    if len(layers) == 2 * len(routes) + 1 and layers[-1][0].at[0] > SLIDE[down]:
-        ways = _fold([row[0] for row in layers], SLIDE[::-1] if down else SLIDE)
+    arrows = _arrows(routes, _lay_out(layers, routes), backward)
     places = [place for row in layers for place in row if place.lines]
-    arrows = _arrows(routes, ways, backward)
-    return _draw(places, arrows, ax, down, backward), _describe(graph, backward)
+    return _draw(places, arrows, backward), _describe(graph, backward)
 
 
-def _font(size: float) -> FontProperties:
-    return FontProperties(size=size, math_fontfamily="cm")
+def refuse_no_graph(graph: Graph, name: str) -> None:
+    """Raise GraphError, with what to give instead, unless `graph` is a Graph."""
+    if not isinstance(graph, Graph):
+        raise GraphError(f'{name} needs a Graph: {name}(read_graph(f, {{"x": x, "f": f}}))')
 
 
 def _symbol(name: str) -> str:
     """Return a name in TeX: z1 and s_2 have indices, names of several letters are upright."""
-    base, digits = re.fullmatch(r"(.*?)(?:_?(\d+))?", name).groups()
+    base, digits = re.fullmatch(r"(.*?)(?:_?(\d+))?", name.translate(DIGITS)).groups()
     base = base if len(base) == 1 else rf"\mathrm{{{base}}}".replace("_", r"\_")
     return base if digits is None else f"{base}_{{{digits}}}"
 
 
-def _partial(above: GraphNode, below: GraphNode, down: bool) -> str:
-    """Return the symbol of a derivative: a fraction, or in one line where height is scarce."""
-    over, under = (rf"\partial {_symbol(node.name)}" for node in (above, below))
-    return f"{over} / {under}" if down else rf"\dfrac{{{over}}}{{{under}}}"
+def _derivative(d: str, above: GraphNode, below: GraphNode) -> str:
+    """Return the symbol of a derivative as a fraction; `d` is PARTIAL or TOTAL."""
+    return rf"\dfrac{{{d} {_symbol(above.name)}}}{{{d} {_symbol(below.name)}}}"
 
 
 def _numbers(t: Tensor) -> str:
@@ -138,62 +137,53 @@ def _space(t: Tensor) -> str:
     return rf" \in \mathbb{{R}}^{{{sizes}}}" if sizes else ""
 
 
-def _box_lines(node: GraphNode, output: GraphNode, down: bool, backward: bool) -> list[_Line]:
+def _box_lines(node: GraphNode, output: GraphNode, backward: bool) -> list[_Line]:
     """Return what a tensor's box shows: title, name and formula, value and shape, gradient."""
     title, name = node.title, _symbol(node.name)
     if len(title) > 20:  # PyTorch's long names
         title = textwrap.fill(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", title), 20)
     formula = f"${name} = {node.formula}$" if node.formula else f"${name}$"
     lines = [_Line(title, GRAY, SMALL, height=20), _Line(formula, INK)]
-    if node.value is not None:
-        numbers = _numbers(node.value)
-        value = (rf"\mathbf{{{numbers}}}" if numbers else name) + _space(node.value)
-        lines.append(_Line(f"${value}$", BLUE_TEXT, band=BLUE_BAND))
+    numbers = _numbers(node.value)
+    value = (rf"\mathbf{{{numbers}}}" if numbers else name) + _space(node.value)
+    lines.append(_Line(f"${value}$", BLUE_TEXT, band=BLUE_BAND))
     if backward:
         total, parts = _numbers(node.grad), " + ".join(map(_numbers, node.parts))
         text = rf" = \mathbf{{{total}}}" if total else _space(node.grad)
         if total and len(node.parts) > 1 and len(node.parts) * node.grad.numel() <= 4:
             text = " = " + parts.replace("+ {-}", "- ") + text
-        text = f"${_partial(output, node, down)}{text}$"
-        lines.append(_Line(text, VERMILION_TEXT, LARGE, VERMILION_BAND, 26 if down else 43))
+        text = f"${_derivative(TOTAL, output, node)}{text}$"
+        lines.append(_Line(text, VERMILION_TEXT, LARGE, VERMILION_BAND, 43))
     return lines
 
 
-def _label_lines(edge: GraphEdge, down: bool) -> list[_Line]:
+def _label_lines(edge: GraphEdge) -> list[_Line]:
     """Return the local derivative of an edge: its label, and its number or its shape."""
     numbers, scalar = _numbers(edge.local), edge.local.numel() == 1
     variable = re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", edge.label))
     if edge.label and not (scalar and variable) or not scalar and "I" not in numbers:
         numbers = ""
-    symbol = _partial(edge.target, edge.source, down)
+    symbol = _derivative(PARTIAL, edge.target, edge.source)
     text = " = ".join(part for part in (symbol, edge.label, numbers) if part)
     shape = "" if scalar else _space(edge.local)
-    return [
-        _Line(f"${t}$", VERMILION_TEXT) for t in ([text + shape] if down else [text, shape]) if t
-    ]
+    return [_Line(f"${part}$", VERMILION_TEXT) for part in (text, shape) if part]
 
 
 def _describe(graph: Graph, backward: bool) -> str:
     """Return the picture in words, in one paragraph."""
-    f = graph.output.name
-    if backward:
-        shown = "values forward, gradients backward, local derivatives on the arrows. Backward"
-        lines = backward_table(graph).splitlines()
-        return f"The computational graph of {f}: {shown}: {_one_line(lines)}."
-    lines = []
+    shown, lines = "values forward.", []
     for node in reversed(graph.nodes):
         sources = [edge.source.name for edge in graph.edges if edge.target is node]
-        value = "" if node.value is None else short(node.value)
-        what = " = ".join(part for part in (node.name, node.formula, value) if part)
+        what = " = ".join(part for part in (node.name, node.formula, short(node.value)) if part)
         lines.append(f"{node.title}: {what}" + (f", from {', '.join(sources)}" if sources else ""))
-    return f"The computational graph of {f}: values forward. {_one_line(lines)}."
+    if backward:
+        shown = "values forward, gradients backward, local derivatives on the arrows. Backward:"
+        lines = backward_table(graph).splitlines()
+    told = "; ".join(" ".join(line.split()) for line in lines)
+    return f"The computational graph of {graph.output.name}: {shown} {told}."
 
 
-def _one_line(lines: list[str]) -> str:
-    return "; ".join(" ".join(line.split()) for line in lines)
-
-
-def _places(graph: Graph, down: bool, backward: bool) -> tuple[list, list]:
+def _places(graph: Graph, backward: bool) -> tuple[list, list]:
     """Return the layers, and the places each edge leads through, from source to target.
 
     Tensors stand in the even layers, as near to the output as their uses allow.
@@ -206,16 +196,16 @@ def _places(graph: Graph, down: bool, backward: bool) -> tuple[list, list]:
     layers = [[] for _ in range(2 * max(depth) + 1)]
     boxes, routes = {}, []
     for i, node in reversed(list(enumerate(graph.nodes))):
-        lines = _box_lines(node, graph.output, down, backward)
+        lines = _box_lines(node, graph.output, backward)
         several = backward and len(node.parts) > 1
-        boxes[i] = _Place(2 * (max(depth) - depth[i]), lines, down, adds_up=several)
+        boxes[i] = _Place(2 * (max(depth) - depth[i]), lines, adds_up=several)
         layers[boxes[i].layer].append(boxes[i])
     for edge in reversed(graph.edges):
         u, v = boxes[index[id(edge.source)]], boxes[index[id(edge.target)]]
         route = [u]
         for k in range(u.layer + 1, v.layer):
             labeled = backward and 2 * k == u.layer + v.layer
-            route.append(_Place(k, _label_lines(edge, down) if labeled else [], down, 1))
+            route.append(_Place(k, _label_lines(edge) if labeled else [], 1))
             layers[k].append(route[-1])
         routes.append([*route, v])
     for p, q in (pair for route in routes for pair in pairwise(route)):
@@ -234,12 +224,6 @@ def _order(layers: list[list[_Place]]) -> None:
             row.sort(key=lambda p: p.across)
             for i, p in enumerate(row if k % 2 == 0 else []):
                 p.across = i - (len(row) - 1) / 2
-    tallest = max(map(len, layers[::2]))
-    for row in layers[-3::-2]:  # shorter layers move towards what they lead to
-        jumps = [q.across - p.across for p in row for e in p.fan(1) for q in e.fan(1)]
-        room = (tallest - len(row)) / 2
-        for p in row:
-            p.across += max(-room, min(room, sum(jumps) / len(jumps)))
 
 
 def _level(layers: list[list[_Place]], routes: list[list[_Place]]) -> None:
@@ -288,7 +272,7 @@ def _ports(box: _Place, step: int) -> dict[_Place, float]:
 
 
 def _lay_out(layers: list[list[_Place]], routes: list[list[_Place]]) -> list[tuple]:
-    """Set the layers one after the other; return the way of each route, and its normal."""
+    """Set the layers one after the other; return the way of each route."""
     spans, end = [], 0.0
     for k, row in enumerate(layers):
         jumps = [abs(p.across - q.across) for p in row for q in p.fan(-1)]
@@ -307,30 +291,7 @@ def _lay_out(layers: list[list[_Place]], routes: list[list[_Place]]) -> list[tup
         badge = 2 * BADGE if any(p.adds_up for p in layers[u.layer]) else 0
         way = [(a, c), (a + badge + HEAD, c)]
         way += [(along, p.across) for p in passed for along in spans[p.layer]]
-        ways.append(([*way, (b - HEAD, d), (b, d)], (0, passed[0].side)))
-    return ways
-
-
-def _fold(chain: list[_Place], room: Point) -> list[tuple]:
-    """Set a chain in lines to and fro, as many as fill the room best; return its ways."""
-    boxes, labels = chain[::2], chain[1::2]
-    box, gap = ([max(p.size[i] for p in part) for i in (0, 1)] for part in (boxes, labels))
-    step = [box[i] + gap[i] + 3 * HEAD for i in (0, 1)]
-
-    def scale(n: int) -> float:
-        return min(room[0] / (n * step[0]), room[1] / (-(-len(boxes) // n) * step[1]))
-
-    n = max(range(1, len(boxes) + 1), key=scale)
-    for i, p in enumerate(boxes):
-        line, k = divmod(i, n)
-        p.at, p.size = ((n - 1 - k if line % 2 else k) * step[0], line * step[1]), box
-    ways = []
-    for u, label, v in zip(boxes, labels, boxes[1:], strict=False):
-        (a, c), (b, d) = u.at, v.at
-        x, y = (b > a) - (b < a), (d > c) - (d < c)  # the direction
-        a, b, c, d = a + x * box[0] / 2, b - x * box[0] / 2, c + y * box[1] / 2, d - y * box[1] / 2
-        label.at = ((a + b) / 2 - y * label.shift(0), (c + d) / 2 + x * label.shift(1))
-        ways.append(([(a, c), (b, d)], (-y, x)))
+        ways.append([*way, (b - HEAD, d), (b, d)])
     return ways
 
 
@@ -340,102 +301,81 @@ def _arrows(routes: list[list[_Place]], ways: list[tuple], backward: bool) -> li
     They run on either side of an edge's way; they bend across only, from level to level.
     """
     forth, back = [], []
-    for (source, *_), (way, (x, y)) in zip(routes, ways, strict=True):
-        lane = LANE / 2 if backward else 0
-        forth.append([(a - x * lane, c - y * lane) for a, c in way])
-        back.append([(a + x * lane, c + y * lane) for a, c in way][::-1])
+    for (source, label, *_), way in zip(routes, ways, strict=True):
+        lane = label.side * LANE / 2 if backward else 0
+        forth.append([(a, c - lane) for a, c in way])
+        back.append([(a, c + lane) for a, c in way][::-1])
         a, c = back[-1][-1]
         back[-1][-1] = (a + 2 * BADGE * source.adds_up, c)
     arrows = []
     for is_back, points in [(True, p) for p in back if backward] + [(False, p) for p in forth]:
         curve = points[:1]
         for (a, c), (b, d) in pairwise(points):
-            bend = ((a + b) / 2, c), ((a + b) / 2, d)
-            curve += [*(bend if a != b else [(a, (c + d) / 2)] * 2), (b, d)]
+            curve += [((a + b) / 2, c), ((a + b) / 2, d), (b, d)]
         arrows.append((is_back, curve))
     return arrows
 
 
-def _draw(
-    places: list[_Place], arrows: list[tuple], ax: Axes | None, down: bool, backward: bool
-) -> Figure:
-    """Return the figure with everything drawn into `ax`, or into axes of its own."""
+def _bounds(places: list[_Place], arrows: list[tuple]) -> tuple[float, float, float, float]:
+    """Return the left, top, right and bottom of all that is drawn, with a margin."""
     points = [point for _, curve in arrows for point in curve]
-    points += [
-        (p.at[0] + i * p.size[0], p.at[1] + i * p.size[1]) for p in places for i in (-0.5, 0.5)
-    ]
-    (first, *_, last), (before, *_, after) = map(sorted, zip(*points, strict=True))
-    pen = _Pen(ax, down, (first, last), (before, after + (KEY[2] if down else KEY[1])))
+    for (x, y), (width, height) in ((place.at, place.size) for place in places):
+        points += [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
+    (left, *_, right), (top, *_, bottom) = map(sorted, zip(*points, strict=True))
+    return left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN
+
+
+def _draw(places: list[_Place], arrows: list[tuple], backward: bool) -> Figure:
+    """Return a figure in which everything is drawn, its axes in points."""
+    left, top, right, bottom = _bounds(places, arrows)
+    narrow = max(0, KEY[0] - (right - left)) / 2
+    xlim, ylim = (left - narrow, right + narrow), (bottom + KEY[1], top)
+    size = ((xlim[1] - xlim[0]) / 72, (ylim[0] - ylim[1]) / 72)
+    ax = plt.figure(figsize=size, layout="none").add_axes((0, 0, 1, 1), xlim=xlim, ylim=ylim)
+    ax.axis("off")
     for is_back, curve in arrows:
-        pen.arrow(curve, is_back)
+        _draw_arrow(ax, curve, is_back)
     for p in places:
-        pen.box(p.at, p.size, p.lines, VERMILION if p.side else INK, WHITE)
+        _draw_box(ax, p.at, p.size, p.lines, VERMILION if p.side else INK, WHITE)
         if p.adds_up:
             levels = sorted(c + LANE / 2 * q.side for q, c in _ports(p, 1).items())
             at = (p.at[0] + p.size[0] / 2 + BADGE, (levels[0] + levels[-1]) / 2)
             size = (2 * BADGE, 2 * BADGE + levels[-1] - levels[0])
-            pen.box(at, size, [_Line("+=", WHITE, SMALL)], VERMILION_TEXT, VERMILION_TEXT)
-    pen.legend(backward)
-    return pen.ax.figure
+            _draw_box(ax, at, size, [_Line("+=", WHITE, SMALL)], VERMILION_TEXT, VERMILION_TEXT)
+    _draw_key(ax, backward)
+    return ax.figure
 
 
-class _Pen:
-    """Draws into axes in which the given ranges fit, in points times a scale."""
+def _draw_arrow(ax: Axes, curve: list[Point], is_back: bool) -> None:
+    path = Path(curve, [1] + [4] * (len(curve) - 1))
+    style = {"color": VERMILION, "linestyle": DASH} if is_back else {"color": BLUE}
+    style |= {"linewidth": 2.4, "mutation_scale": 18}
+    ax.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", zorder=2, **style))
 
-    def __init__(self, ax: Axes | None, down: bool, along: Point, across: Point):
-        self.down = down
-        along, across = ((low - MARGIN, high + MARGIN) for low, high in (along, across))
-        x, y = (across, along) if down else (along, across)
-        narrow = max(0, KEY[0] - (x[1] - x[0])) / 2
-        x = (x[0] - narrow, x[1] + narrow)
-        if ax is None:
-            size = ((x[1] - x[0]) / 72, (y[1] - y[0]) / 72)
-            ax = plt.figure(figsize=size, layout="none").add_axes((0, 0, 1, 1))
-        ax.axis("off")
-        ax.figure.draw_without_rendering()  # now the axes have their final size
-        box = ax.get_window_extent()
-        unit = min(box.width / (x[1] - x[0]), box.height / (y[1] - y[0]))
-        width, height = box.width / unit / 2, box.height / unit / 2
-        ax.set(xlim=(sum(x) / 2 - width, sum(x) / 2 + width))
-        ax.set(ylim=(sum(y) / 2 + height, sum(y) / 2 - height))
-        self.ax, self.scale = ax, round(unit * 72 / ax.figure.dpi, 6)
 
-    def arrow(self, curve: list[Point], is_back: bool) -> None:
-        path = Path([p[::-1] if self.down else p for p in curve], [1] + [4] * (len(curve) - 1))
-        style = {"color": VERMILION, "linestyle": DASH} if is_back else {"color": BLUE}
-        size = {"linewidth": 2.4 * self.scale, "mutation_scale": 18 * self.scale}
-        self.ax.add_patch(FancyArrowPatch(path=path, arrowstyle="-|>", zorder=2, **size, **style))
+def _draw_box(ax: Axes, at: Point, size: Point, lines: list[_Line], edge: str, fill: str) -> None:
+    (x, y), (width, height) = at, size
+    _draw_area(ax, x, y, width, height, fc=fill, ec=edge, lw=1.2, zorder=3)
+    y -= sum(line.height for line in lines) / 2
+    for line in lines:
+        y += line.height / 2
+        if line.band:
+            _draw_area(ax, x, y, width - PAD, line.height - 2, fc=line.band, ec="none", zorder=4)
+        style = {"font": _font(size=line.size), "color": line.color, "ha": "center", "va": "center"}
+        ax.text(x, y, line.text, zorder=5, **style)
+        y += line.height / 2
 
-    def box(self, at: Point, size: Point, lines: list[_Line], edge: str, fill: str) -> None:
-        x, y = at[::-1] if self.down else at
-        width, height = size[::-1] if self.down else size
-        self._area(x, y, width, height, fc=fill, ec=edge, lw=1.2 * self.scale, zorder=3)
-        y -= sum(line.height for line in lines) / 2
-        for line in lines:
-            y += line.height / 2
-            if line.band:
-                self._area(x, y, width - PAD, line.height - 2, fc=line.band, ec="none", zorder=4)
-            font = _font(line.size * self.scale)
-            style = {"font": font, "color": line.color, "ha": "center", "va": "center"}
-            self.ax.text(x, y, line.text, zorder=5, **style)
-            y += line.height / 2
 
-    def _area(self, x: float, y: float, width: float, height: float, **style) -> None:
-        corner, shape = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=6"
-        self.ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, **style))
+def _draw_area(ax: Axes, x: float, y: float, width: float, height: float, **style) -> None:
+    corner, shape = (x - width / 2, y - height / 2), "round,pad=0,rounding_size=6"
+    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, **style))
 
-    def legend(self, backward: bool) -> None:
-        styles = [(BLUE, "-", "values, forward"), (VERMILION, DASH, "gradients, backward")]
-        lines = [
-            Line2D([], [], color=color, linestyle=dash, linewidth=2.4 * self.scale, label=text)
-            for color, dash, text in styles[: 1 + backward]
-        ]
-        self.ax.legend(
-            handles=lines,
-            loc="upper right" if self.down else "lower center",
-            ncols=1 if self.down else 2,
-            prop=_font(SMALL * self.scale),
-            labelcolor=[BLUE_TEXT, VERMILION_TEXT][: len(lines)],
-            frameon=False,
-            handlelength=3,
-        )
+
+def _draw_key(ax: Axes, backward: bool) -> None:
+    ax.plot([], [], color=BLUE, linestyle="-", linewidth=2.4, label="values, forward")
+    if backward:
+        text = r"gradients, backward: local $\partial$, total $d$"
+        ax.plot([], [], color=VERMILION, linestyle=DASH, linewidth=2.4, label=text)
+    style = {"loc": "lower center", "ncols": 2, "frameon": False, "handlelength": 3}
+    colors = [BLUE_TEXT, VERMILION_TEXT][: 1 + backward]
+    ax.legend(prop=_font(size=SMALL), labelcolor=colors, **style)

@@ -1,9 +1,7 @@
-// Makes the figures of the page live: position i of each shows value i of every bound element.
+// Make the figures of the page live: position i of each shows value i of every bound element.
 for (const root of document.querySelectorAll("figure.course-figure:not(.live)")) {
   const all = (what) => [...root.querySelectorAll(what)];
   const frames = JSON.parse(root.dataset.frames), last = frames[0].length - 1;
-  for (const values of frames) // 0 stands for the value before
-    values.forEach((value, i) => { if (value === 0) values[i] = values[i - 1]; });
   const image = root.querySelector("img"), view = image.parentNode;
   const source = decodeURIComponent(image.getAttribute("src").replace(/^[^,]*,/, ""));
   const svg = new DOMParser().parseFromString(source, "image/svg+xml").documentElement;
@@ -49,10 +47,11 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
   for (const button of all("button"))
     button.addEventListener("click", () => go(moves[button.value]()));
   root.addEventListener("keydown", (event) => {
-    if (deck && event.key.startsWith("Page")) document.activeElement.blur(); // a clicker: next slide
+    const leave = event.key.startsWith("Page") || (slider && event.key === " ");
+    if (deck && leave) document.activeElement.blur(); // a clicker, or Space: next slide
     if (!/^(Arrow|Home|End)/.test(event.key)) return;
     event.stopPropagation(); // what the page would do, such as change the slide
-    if (slider || !(event.key in keys)) return;
+    if (event.target === slider || !(event.key in keys)) return;
     event.preventDefault();
     go(moves[keys[event.key]]());
   });
@@ -66,6 +65,7 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
       show(Math.round(((x - low) / (high - low)) * last));
     };
     for (const event of ["pointerdown", "pointermove"]) svg.addEventListener(event, drag);
+    svg.addEventListener("pointerdown", (event) => svg.setPointerCapture(event.pointerId));
   }
   root.classList.add("live");
   for (const part of all(".course-live")) part.style.display = "";

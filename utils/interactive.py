@@ -1,7 +1,7 @@
-"""Figures to play with: HTML that needs neither kernel nor network, its numbers all from PyTorch.
+"""Interactive figures: self-contained HTML that needs no kernel and no network.
 
-Each figure holds all its positions beforehand. Where no script may run, as in an untrusted notebook
-or on paper, it is a picture with a table or a list. The Stepper has a file of its own.
+PyTorch computes all numbers in advance, for every position of a figure. Where no script may run, as
+in an untrusted notebook or on paper, a figure is a picture with a table or a list.
 """
 
 import json
@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,11 +18,14 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from utils.graph import GraphError
+from utils.plotting import shaped
 
 MAX_POSITIONS = 101  # of a slider
 DRAWN_STEPS = 20  # of a path of descent
+HUGE, TINY = 1e150, 1e-11  # larger values are not drawn; smaller relative errors are rounding
 LIVE = "class='course-live' style='display:none'"  # attributes of what needs the script
 SUBSCRIPTS = str.maketrans("0123456789+-=()ijknx", "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ᵢⱼₖₙₓ")
+NOT_FINITE = "inf", "−inf", "nan"
 
 Point = Sequence[float]
 
@@ -68,11 +72,7 @@ class Figure:
         page, mark, picture = css.partition("/* The picture")
         svg = svg.replace("<style/>", f"<style>{mark}{picture}</style>")
         source = "data:image/svg+xml," + quote(svg, safe="!$'()*+,/:;<=>?@[]{|}~ ")
-        frames = [  # where a value stays as it was, 0
-            [v if i == 0 or v != values[i - 1] else 0 for i, v in enumerate(values)]
-            for values in self.frames
-        ]
-        frames = json.dumps(frames, ensure_ascii=False, separators=(",", ":"))
+        frames = json.dumps(self.frames, ensure_ascii=False, separators=(",", ":"))
         self.html = (
             f"<figure class='course-figure {self.kind}' aria-label='{escape(title)}' "
             f"data-lm-suppress-shortcuts='true' data-prevent-swipe='' "
@@ -95,20 +95,21 @@ class Figure:
 class _Slider(Figure):
     """A figure whose positions are numbers, `step` apart; it begins at the one next to `start`."""
 
-    def __init__(self, low: float, high: float, step: float, start: float | None):
-        count = round((high - low) / step) + 1 if step > 0 else 0
+    def __init__(self, low: float, high: float, step: float, start: float):
+        if not (0 < high - low < math.inf and step > 0):
+            raise ValueError(f"low {low} must be less than high {high}, and step {step} positive")
+        count = math.floor((high - low) / step + 1e-6) + 1
         if not 2 <= count <= MAX_POSITIONS:
             raise ValueError(
-                f"from {low} to {high} by {step} are not 2 to {MAX_POSITIONS} positions: "
-                "choose another step"
+                f"a slider has 2 to {MAX_POSITIONS} positions, not {count}: change step"
             )
-        self.grid = [round(low + i * step, 4) for i in range(count)]
-        start = self.grid[count // 2] if start is None else start
+        decimals = 9 - math.floor(math.log10(step))
+        self.grid = [round(low + i * step, decimals) for i in range(count)]
         super().__init__(min(range(count), key=lambda i: abs(self.grid[i] - start)))
 
     def slide(self, label: str, svg: str, alt: str, words: Sequence[str], table: str) -> None:
         """Put the figure together, with its slider, and with its sentences above the table."""
-        values, said = [number(x) for x in self.grid], self.attribute("aria-valuetext", words)
+        values, said = numbers(self.grid), self.attribute("aria-valuetext", words)
         slider = (
             f"<label {LIVE}><span>{label} = {self.element('b', values)}</span>"
             f"<input type='range' min='0' max='{len(values) - 1}' value='{self.still}' {said}>"
@@ -125,25 +126,21 @@ class Explorer(_Slider):
 
     `function` takes a tensor x and returns what it computes on the way, the output last:
     `{"z1": x**3, "f": x**3 - 3 * x}`. It is run in float64 at each x from `low` to `high`, `step`
-    apart, and autograd gives the gradient of the output with respect to each tensor. Raises
-    ValueError or GraphError, with what to change, where there is no such gradient.
+    apart, and autograd gives the gradient of the output with respect to each tensor. Where a value
+    is infinite or nan, the curve has a gap. Raises ValueError or GraphError, with what to change,
+    where there is no such gradient.
     """
 
     kind = "curve"
 
     def __init__(
-        self,
-        function: Callable[[Tensor], Mapping[str, Tensor]],
-        low: float,
-        high: float,
-        step: float = 0.05,
-        start: float | None = None,
+        self, function: Callable, low: float, high: float, step: float = 0.05, start: float = 0
     ):
         super().__init__(low, high, step, start)
         runs = [_evaluate(function, x) for x in self.grid]
         if any(list(run) != list(runs[0]) for run in runs):
-            raise ValueError("the function returns other names at another x: return the same ones")
-        texts = {name: [[number(run[name][i]) for run in runs] for i in (0, 1)] for name in runs[0]}
+            raise ValueError("the function must return the same names for every x")
+        texts = {n: [numbers([run[n][i] for run in runs]) for i in (0, 1)] for n in runs[0]}
         (xs, slopes), (*_, (f, (ys, _))) = texts["x"], texts.items()
         words = [_tell_slope(index(f), *point) for point in zip(xs, ys, slopes, strict=True)]
         svg = self._picture([(*run["x"], run[f][0]) for run in runs], index(f), ys, slopes)
@@ -156,19 +153,23 @@ class Explorer(_Slider):
         self, runs: Sequence[Point], f: str, values: Sequence[str], slopes: Sequence[str]
     ) -> str:
         """Return the curve, its tangent and the point on it; a run is x, slope and value."""
-        xs, _, ys = zip(*runs, strict=True)
-        rise, reach = max(ys) - min(ys) or 1, 0.2 * (xs[-1] - xs[0])
-        low = min(ys) - 0.15 * rise
-        plot = _Plot((52, 40, 600, 292), (xs[0], xs[-1]), (low, max(ys) + 0.15 * rise))
-        tangents, drops, dots = [], [], []
+        points = [(x, y) for x, _, y in runs]
+        finite = [y for _, y in points if abs(y) < HUGE]
+        if not finite:
+            raise ValueError(f"{f} is not a finite number at any x: choose a different range")
+        rise, reach = max(finite) - min(finite) or 1, 0.2 * (runs[-1][0] - runs[0][0])
+        ylim = (min(finite) - 0.15 * rise, max(finite) + 0.15 * rise)
+        plot = _Plot((52, 40, 600, 292), (runs[0][0], runs[-1][0]), ylim)
+        pieces = groupby(points, lambda point: abs(point[1]) < HUGE)
+        curve = "".join(plot.path(piece) for is_drawn, piece in pieces if is_drawn)
+        drops = [plot.path([(x, ylim[0]), (x, y)]) for x, y in points]
+        dots = [f"translate({plot.at(*point)})" for point in points]
+        tangents = []
         for x, slope, y in runs:
             h = reach / math.hypot(1, 2 * slope * reach / rise)
             tangents.append(plot.path([(x - h, y - h * slope), (x + h, y + h * slope)]))
-            drops.append(plot.path([(x, low), (x, y)]))
-            dots.append(f"translate({plot.at(x, y)})")
         content = (
-            f"<path class='drop' {self.attribute('d', drops)}/>"
-            f"<path class='line' d='{plot.path(zip(xs, ys, strict=True))}'/>"
+            f"<path class='drop' {self.attribute('d', drops)}/><path class='line' d='{curve}'/>"
             f"<g class='back'><path class='line' {self.attribute('d', tangents)}/></g>"
             f"<circle class='dot' r='8' {self.attribute('transform', dots)}/>"
         )
@@ -182,12 +183,13 @@ class Explorer(_Slider):
 
 
 class DescentExplorer(_Slider):
-    """Gradient descent on a quadratic loss of two weights: choose the learning rate, see the fate.
+    """Gradient descent on a quadratic loss of two weights, at a learning rate that you choose.
 
     `loss` takes the weights; `descend` takes a learning rate from `low` to `high`, and returns a
     path of shape (steps + 1, 2). Predicted: max(|1 - lr mu|, |1 - lr L|), the factor by which a
     step multiplies the error in the end, from the smallest and the largest curvature. Measured:
-    the same over the last third of the path. Raises ValueError for other losses and paths.
+    the same over the last third of the path, before rounding or overflow takes over. Raises
+    ValueError for other losses and paths.
     """
 
     kind = "descent"
@@ -199,26 +201,26 @@ class DescentExplorer(_Slider):
         low: float,
         high: float,
         step: float = 0.05,
-        start: float | None = None,
+        start: float = 0,
     ):
         super().__init__(low, high, step, start)
-        paths = [_path(descend, lr) for lr in self.grid]
+        paths = [shaped("descend(lr)", descend(lr), "n", 2).double() for lr in self.grid]
         bowl = _Bowl(loss, paths[0][0])
         mu, L = bowl.curvatures
         modes = [[1 - lr * curvature for lr in self.grid] for curvature in (mu, L)]
-        predicted = [max(abs(a), abs(b)) for a, b in zip(*modes, strict=True)]
-        measured = [_rate((path - bowl.minimum).norm(dim=1)) for path in paths]
-        *modes, p, m = ([number(v, 3) for v in row] for row in (*modes, predicted, measured))
+        predicted = [bowl.factor(lr) for lr in self.grid]
+        measured = [bowl.rate(path) for path in paths]
+        *modes, p, m = (numbers(row, 3) for row in (*modes, predicted, measured))
         words = [
-            f"At α = {number(lr)}, descent {_fate(lr * L)}: a step multiplies the error by {p}."
-            for lr, p in zip(self.grid, p, strict=True)
+            f"In theory, descent at α = {at} {_fate(lr * L)}: a step multiplies the error by {q}."
+            for at, lr, q in zip(numbers(self.grid), self.grid, p, strict=True)
         ]
-        names = f"1 − αμ, μ = {number(mu, 3)}", f"1 − αL, L = {number(L, 3)}"
+        names = f"1 − αμ, μ = {mu:.3g}", f"1 − αL, L = {L:.3g}"
         rows = [(name, mode, [""] * len(p)) for name, mode in zip(names, modes, strict=True)]
         head, kinds = ["factor per step", "predicted", "measured"], ("title", "value", "grad")
         table = self.table(head, [*rows, ("error: larger size", p, m)], kinds)
         rates = _Plot((430, 12, 730, 312), (low, high), (0, max(1.2, *predicted) + 0.05))
-        plots = self._walks(paths, bowl) + self._rates(rates, predicted, measured, (mu, L))
+        plots = self._walks(paths, bowl) + self._rates(rates, bowl, measured)
         alt = "Left, the path of gradient descent on level sets; right, the factor per step over α."
         self.slide("learning rate α", root((0, 0, 742, 356), plots, rates.drag), alt, words, table)
 
@@ -235,22 +237,22 @@ class DescentExplorer(_Slider):
         )
         return plot.draw(content, "w₁", "w₂")
 
-    def _rates(
-        self, plot: "_Plot", predicted: Sequence[float], measured: Sequence[float], ends: Point
-    ) -> str:
+    def _rates(self, plot: "_Plot", bowl: "_Bowl", measured: Sequence[float]) -> str:
         """Return the plot of the factor per step over the learning rate."""
+        places = {"2/(L+μ)": 2 / sum(bowl.curvatures), "2/L": 2 / bowl.curvatures[1]}
+        line = [(lr, bowl.factor(lr)) for lr in sorted([*self.grid, *places.values()])]
         dots = [f"translate({plot.at(*p)})" for p in zip(self.grid, measured, strict=True)]
         content = (
-            f"<path class='drop' d='{plot.path([(-9, 1), (99, 1)])}'/>"
-            f"<path class='line' d='{plot.path(zip(self.grid, predicted, strict=True))}'/>"
+            f"<path class='drop' d='{plot.path([(plot.xlim[0], 1), (plot.xlim[1], 1)])}'/>"
+            f"<path class='line' d='{plot.path(line)}'/>"
             f"<circle class='dot' r='8' {self.attribute('transform', dots)}/>"
             "<path class='line' d='M446 258h36'/><text class='v start' x='490' y='258'>predicted"
             "</text><circle class='dot' cx='464' cy='286' r='8'/>"
             "<text class='g start' x='490' y='286'>measured</text>"
         )
-        for name, lr in {"2/(L+μ)": 2 / sum(ends), "2/L": 2 / ends[1]}.items():
+        for name, lr in places.items():
             at = f"translate({plot.at(lr, 0.06)}) rotate(-90)"
-            content += f"<path class='drop' d='{plot.path([(lr, 0), (lr, 9)])}'/>"
+            content += f"<path class='drop' d='{plot.path([(lr, 0), (lr, plot.ylim[1])])}'/>"
             content += f"<text class='start small' transform='{at}' y='-10'>{italic(name)}</text>"
         return plot.draw(content, "learning rate α", "error, factor per step")
 
@@ -261,51 +263,46 @@ def _evaluate(function: Callable, x: float) -> dict[str, tuple[float, float]]:
     named = function(leaf)
     if not isinstance(named, Mapping) or not named:
         raise ValueError('the function must return named tensors, the output last: {"f": x**3}')
+    if named.get("x", leaf) is not leaf:
+        raise ValueError("x is the slider's number: give the tensor called x a different name")
     tensors = {"x": leaf} | dict(named)
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) or tensor.numel() != 1:
-            raise ValueError(f"{name} is not a tensor of one number: compute one from each x")
+            raise ValueError(f"at x = {x}, {name} is no tensor of one number: compute one from x")
         if not tensor.requires_grad:
-            raise GraphError(f"{name} was not computed from x by recorded operations: leave it out")
+            raise GraphError(
+                f"at x = {x}, {name} is not computed from x: add 0 * x, or leave it out"
+            )
     grads = torch.autograd.grad([*tensors.values()][-1], [*tensors.values()], allow_unused=True)
     if unused := [name for name, grad in zip(tensors, grads, strict=True) if grad is None]:
         raise GraphError(f"the last tensor is not computed from {unused[0]}: put the output last")
-    pairs = ((t.item(), grad.item()) for t, grad in zip(tensors.values(), grads, strict=True))
-    return dict(zip(tensors, pairs, strict=True))
+    return {n: (tensors[n].item(), g.item()) for n, g in zip(tensors, grads, strict=True)}
 
 
 def _tell_slope(f: str, x: str, y: str, slope: str) -> str:
     """Return in words what the function does at a point."""
+    if y in NOT_FINITE:
+        return f"At x = {x}, {f} = {y} is not a finite number, and the curve has a gap."
+    if slope in NOT_FINITE:
+        return f"At x = {x}, {f} = {y}, but PyTorch's slope is {slope}, and no tangent is drawn."
     does = "is level" if slope == "0" else "falls" if slope.startswith("−") else "rises"
     return f"At x = {x}, {f} = {y} {does}: the slope is {slope}."
 
 
-def _path(descend: Callable[[float], Tensor], lr: float) -> Tensor:
-    """Return the path of descent at a learning rate."""
-    path = descend(lr)
-    if not isinstance(path, Tensor) or path.ndim != 2 or path.shape[1] != 2 or len(path) < 4:
-        raise ValueError("descend(lr) must return a path of two weights, of shape (steps + 1, 2)")
-    return path.detach().double()
-
-
-def _rate(errors: Tensor) -> float:
-    """Return the factor per step over the last third of the errors."""
-    steps = len(errors) // 3
-    return (errors[-1] / errors[-1 - steps]).item() ** (1 / steps)
-
-
 def _fate(stretch: float) -> str:
     """Return what descent does, by the learning rate times the largest curvature."""
+    if stretch <= 0:
+        return "climbs away from the minimum" if stretch else "does not move"
     if stretch <= 1:
         return "converges without jumping"
-    if stretch < 2:
-        return "converges, jumping across the valley"
-    return "diverges" if stretch > 2 else "jumps to and fro without end"
+    if math.isclose(stretch, 2):
+        return "oscillates forever"
+    return "diverges" if stretch > 2 else "converges while jumping from side to side of the valley"
 
 
 def _seen(walk: Sequence[Point], center: Point, reach: float) -> Sequence[Point]:
     """Return the points of a path up to the first that is far away."""
-    far = (i for i, point in enumerate(walk) if math.dist(point, center) > reach)
+    far = (i for i, point in enumerate(walk) if not math.dist(point, center) <= reach)
     return walk[: next(far, len(walk)) + 1]
 
 
@@ -320,7 +317,22 @@ class _Bowl:
         if not self.curvatures[0] > 0:
             raise ValueError("the loss has no single minimum: give the data independent columns")
         self.minimum = w - torch.linalg.solve(self.hessian, torch.func.grad(loss)(w))
-        self.reach = 1.3 * (w - self.minimum).abs().max().item() or 1.0
+        self.rounding = TINY * (1 + self.minimum.norm().item())
+        reach = 1.3 * (w - self.minimum).abs().max().item()
+        self.reach = reach if reach > self.rounding else 1.0
+
+    def factor(self, lr: float) -> float:
+        """Return by which factor a step multiplies the error in the end, in theory."""
+        return max(abs(1 - lr * curvature) for curvature in self.curvatures)
+
+    def rate(self, path: Tensor) -> float:
+        """Return the same as measured over the last third of a path, or nan."""
+        errors = (path - self.minimum).norm(dim=1)
+        count = int(((errors > self.rounding) & (errors < HUGE)).cumprod(0).sum())
+        steps = count // 3
+        if not steps:
+            return math.nan
+        return (errors[count - 1] / errors[count - 1 - steps]).item() ** (1 / steps)
 
     def rings(self, plot: "_Plot") -> str:
         """Return level sets, as ellipses."""
@@ -370,8 +382,8 @@ class _Plot:
         lines = [f"M{self.x(v)} {self.top}v{height}" for v in xs]
         lines += [f"M{self.left} {self.y(v)}h{width}" for v in ys]
         beside, inside = f"class='end' x='{self.left - 6}'", f"class='start' x='{self.left + 8}'"
-        texts = [f"<text x='{self.x(v)}' y='{under}'>{number(v)}</text>" for v in xs]
-        texts += [f"<text {beside} y='{self.y(v)}'>{number(v)}</text>" for v in ys]
+        texts = [f"<text x='{self.x(v)}' y='{under}'>{numbers([v])[0]}</text>" for v in xs]
+        texts += [f"<text {beside} y='{self.y(v)}'>{numbers([v])[0]}</text>" for v in ys]
         middle = (self.left + self.right) // 2
         texts.append(f"<text x='{middle}' y='{under + 20}'>{italic(xlabel)}</text>")
         texts.append(f"<text {inside} y='{self.top + 12}'>{italic(ylabel)}</text>")
@@ -392,15 +404,17 @@ def root(room: Sequence[float], content: str, more: str = "") -> str:
 
 
 def length(value: float) -> str:
-    """Return a length in a picture, rounded alike on every machine."""
-    return f"{round(value, 1) + 0.0:g}"
+    """Return a length in a picture, rounded alike on every machine; out of sight if not finite."""
+    return f"{round(max(-9999, min(9999, value)), 1) + 0.0:g}"
 
 
-def number(value: float, digits: int = 4) -> str:
-    """Return a number rounded to some decimals, without zeros at its end."""
-    text = f"{value:.{digits}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return "0" if text == "-0" else text.replace("-", "−")
+def numbers(values: Sequence[float], digits: int = 4) -> list[str]:
+    """Return a column of numbers, rounded to decimals, or to digits where all are large or tiny."""
+    largest = max((abs(v) for v in values if math.isfinite(v)), default=0)
+    kind = "f" if largest == 0 or 1e-3 <= largest < 1e6 else "g"
+    texts = [f"{value:.{digits}{kind}}" for value in values]
+    texts = [t.rstrip("0").rstrip(".") if kind == "f" and "." in t else t for t in texts]
+    return ["0" if t == "-0" else t.replace("-", "−").replace("e+", "e") for t in texts]
 
 
 def index(name: str) -> str:

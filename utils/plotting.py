@@ -20,7 +20,7 @@ BLUE, VERMILION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 
 
 def set_style() -> None:
-    """Set matplotlib's defaults: Okabe-Ito colors, each with its own dash, and large type."""
+    """Set Matplotlib's defaults: Okabe-Ito colors, each with its own dash, and large type."""
     plt.rcParams.update(
         {
             "axes.prop_cycle": cycler(color=[BLUE, VERMILION, GREEN, BLACK])
@@ -39,17 +39,22 @@ def set_style() -> None:
     )
 
 
-def show(fig: Figure, alt: str, save: str | None = None) -> None:
+def show(fig: Figure, alt: str = "", save: str | None = None) -> None:
     """Display a figure once, as PNG with alternative text, and close it.
 
-    The picture has 256 colors, which makes it a third as large. The text stands beside it as
-    `text/plain`, where nbval compares it, and in the output's metadata, where slides and web
-    pages find it. `save` is the picture's name in `figures/`: `make refresh` copies it there from
-    the stored notebook.
+    It has 256 colors, which makes it a third as large. Its text is the output's `text/plain`, which
+    nbval compares, and `alt` in its metadata, for slides and web pages. `save` is its name in
+    `figures/`, where `make refresh` copies it. Raises TypeError for what is no figure or no text.
     """
+    if not isinstance(fig, Figure) or not alt or not isinstance(alt, str):
+        raise TypeError(
+            'show needs a Figure and its text: show(ax.figure, "..."), show(*draw_graph(graph))'
+        )
     plt.close(fig)
     canvas, small = FigureCanvasAgg(fig), io.BytesIO()
-    canvas.draw()  # once, where savefig lays out and draws twice
+    for _ in range(2):  # with equal scales, the first layouts leave too little room for text
+        fig.draw_without_rendering()
+    canvas.draw()
     full = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     full.quantize(256).save(small, format="png", optimize=True)
     png = base64.b64encode(small.getvalue()).decode()
@@ -60,12 +65,34 @@ def show(fig: Figure, alt: str, save: str | None = None) -> None:
 def plot_function(
     x: Tensor, y: Tensor, label: str | None = None, ax: Axes | None = None, **line
 ) -> Axes:
-    """Return the Axes with y drawn against x; `line` goes to matplotlib's `plot`."""
-    ax = ax or plt.subplots()[1]
-    ax.plot(x.detach().cpu(), y.detach().cpu(), label=label, **line)
+    """Return the Axes with y drawn against x; `line` goes to Matplotlib's `plot`."""
+    ax, x = _axes(ax, label), shaped("x", x, "n")
+    ax.plot(x, shaped("y", y, len(x)), label=label, **line)
     if label:
         ax.legend()
     return ax
+
+
+def _axes(ax: Axes | None, label: str | None = None, **figure) -> Axes:
+    """Return `ax`, or new Axes if there are none; raise TypeError for what is no Axes."""
+    if isinstance(label, Axes):
+        raise TypeError("the label, a text, comes before the Axes")
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError("ax must be one Axes: give ax of fig, ax = plt.subplots(), or axes[0]")
+    return ax or plt.subplots(**figure)[1]
+
+
+def shaped(name: str, value: Tensor, *sides: int | str) -> Tensor:
+    """Return a tensor as Matplotlib can draw it; raise an error if its sides differ; "n" is any."""
+    try:
+        data = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be one tensor: make one of a list by torch.stack") from None
+    fits = (side in ("n", length) for side, length in zip(sides, data.shape, strict=False))
+    if data.ndim != len(sides) or not all(fits):
+        wanted = ", ".join(map(str, sides))
+        raise ValueError(f"{name} must have shape ({wanted}), not {tuple(data.shape)}")
+    return data
 
 
 def plot_loop(
@@ -76,7 +103,9 @@ def plot_loop(
     `stations` are its actions, `gaps[i]` is written at the arrow from station i to the next;
     the arrows whose numbers are in `wrong` are dashed.
     """
-    ax = ax or plt.subplots(figsize=(8, 4.8))[1]
+    if len(stations) != len(gaps):
+        raise ValueError(f"{len(stations)} stations need as many gaps, not {len(gaps)}")
+    ax = _axes(ax, figsize=(8, 4.8))
     box = {"boxstyle": "round", "facecolor": "white", "edgecolor": BLACK, "linewidth": 2}
     for i, (station, gap) in enumerate(zip(stations, gaps, strict=True)):
         angle = 2 * torch.pi / len(stations) * (i + torch.linspace(0, 1, 101))
@@ -98,9 +127,9 @@ def plot_curves(steps: Sequence[int], runs: Tensor, label: str, ax: Axes | None 
 
     `runs` has shape (number of runs, len(steps)).
     """
-    ax = ax or plt.subplots()[1]
-    low, high = runs.cpu().aminmax(dim=0)
-    (line,) = ax.plot(steps, runs.cpu().mean(0), label=label)
+    ax, runs = _axes(ax, label), shaped("runs", runs, "n", len(steps))
+    low, high = runs.aminmax(dim=0)
+    (line,) = ax.plot(steps, runs.mean(0), label=label)
     ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     for edge in (low, high):
         ax.plot(steps, edge, color=line.get_color(), linestyle=line.get_linestyle(), linewidth=0.8)
@@ -119,12 +148,17 @@ def plot_contours(
     `f` maps a tensor of shape (2,) to a single number, and is called through `torch.func.vmap`.
     The levels are quadratically spaced, so that those of a quadratic bowl are even rings.
     """
-    ax = ax or plt.subplots()[1]
+    ax = _axes(ax)
     sides = [torch.linspace(*limits, 120, dtype=torch.float64) for limits in (xlim, ylim)]
     a, b = torch.meshgrid(*sides, indexing="xy")
-    with torch.no_grad():
+    try:
         values = torch.func.vmap(f)(torch.stack([a, b], -1).view(-1, 2))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError("f must map (2,) to one number, with torch.where instead of if") from error
+    values = shaped("f(w) for all w", values, a.numel())
     low, high = values.aminmax()
+    if not 0 < high - low < torch.inf:
+        raise ValueError("f is constant, infinite or nan in this window: choose a different one")
     levels = low + (high - low) * torch.linspace(0.05, 0.95, 10) ** 2
     ax.contour(a, b, values.view(a.shape), levels=levels, colors="0.55", linewidths=1)
     ax.set(xlabel="$w_1$", ylabel="$w_2$", aspect="equal", xlim=xlim, ylim=ylim)
@@ -135,10 +169,10 @@ def plot_contours(
 def plot_descent(path: Tensor, label: str, ax: Axes | None = None, **line) -> Axes:
     """Return the Axes with a path of weights, (steps + 1, 2): a mark per step, a line between.
 
-    `line` goes to matplotlib's `plot`.
+    `line` goes to Matplotlib's `plot`.
     """
-    ax = ax or plt.subplots()[1]
-    ax.plot(*path.detach().cpu().T, **{"marker": "o", "label": label} | line)
+    ax, path = _axes(ax, label), shaped("path", path, "n", 2)
+    ax.plot(*path.T, **{"marker": "o", "label": label} | line)
     ax.legend()
     return ax
 
@@ -150,7 +184,10 @@ def plot_decision_boundary(
 
     `model` maps (m, 2) points to (m,) logits; `X` is (n, 2), `y` is (n,) of 0 and 1.
     """
-    ax = ax or plt.subplots()[1]
+    ax, X = _axes(ax), shaped("X", X, "n", 2)
+    y = shaped("y", y, len(X))
+    if not torch.isin(y, torch.tensor([0, 1])).all():
+        raise ValueError("y must be 0 and 1: make labels -1 and 1 such by (y + 1) / 2")
     low, high = X.min(0).values - 0.4, X.max(0).values + 0.4
     sides = [torch.linspace(a, b, 200) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     a, b = torch.meshgrid(*sides, indexing="xy")
@@ -169,12 +206,13 @@ def show_images(
 ) -> Axes:
     """Return the Axes with (n, 784) images in rows of `columns`, a caption under each.
 
-    `image` goes to matplotlib's `imshow`: a color map, its limits.
+    `image` goes to Matplotlib's `imshow`: a color map, its limits.
     """
-    rows = -(-len(images) // columns)
-    ax = ax or plt.subplots(figsize=(8, 9.5 / columns * rows))[1]
+    rows = -(-len(captions) // columns)
+    ax = _axes(ax, figsize=(8, 9.5 / columns * rows))
+    images = shaped("images", images, len(captions), 784)
     canvas = torch.full((rows * columns, 38, 32), torch.nan)
-    canvas[: len(images), 1:29, 2:30] = images.detach().cpu().view(-1, 28, 28)
+    canvas[: len(images), 1:29, 2:30] = images.view(-1, 28, 28)
     mosaic = canvas.view(rows, columns, 38, 32).transpose(1, 2).reshape(rows * 38, columns * 32)
     ax.imshow(mosaic.numpy(), **{"cmap": "gray_r"} | image)
     for i, caption in enumerate(captions):

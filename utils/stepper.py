@@ -1,6 +1,5 @@
-"""A computational graph to walk, forward and then backward, one tensor per step."""
+"""A computational graph to walk through, forward and then backward, one tensor per step."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from html import escape
 from torch import Tensor
 
 from utils import drawing
-from utils.drawing import BADGE, HEAD, LANE, MARGIN, SLIDE, Point
+from utils.drawing import BADGE, HEAD, LANE, Point
 from utils.graph import Graph, GraphEdge, GraphError, GraphNode, short
 from utils.interactive import LIVE, SUBSCRIPTS, Figure, index, italic, length, root
 
@@ -23,9 +22,9 @@ SYMBOLS |= {"alpha": "α", "beta": "β", "lambda": "λ", "mu": "μ", "sigma": "�
 class Stepper(Figure):
     """The picture of a `Graph` that is walked forward, then backward, one tensor per step.
 
-    At a backward step, the gradient that has arrived at a tensor is multiplied by each local
-    derivative, and the product sent on; accumulators are shown as they stand after it. Raises
-    GraphError, with what to do, where there is nothing to walk or too much to read.
+    At a backward step, the total derivative df/dz that has arrived at a tensor is multiplied by
+    each local derivative ∂z/∂x, and the product is added to the accumulator of df/dx. Raises
+    GraphError for what is no Graph, where there is nothing to walk, or too much to read.
     """
 
     kind = "stepper"
@@ -48,7 +47,7 @@ class Stepper(Figure):
         head = f"<div class='course-steps'>{''.join(buttons)}</div>"
         head += self.element("p", words, "role='status'")
         title = f"The computational graph of {index(graph.output.name)}, in {self.last} steps"
-        alt = f"{title}, all of them done; they are told below."
+        alt = f"{title}, all steps completed; each step is described below."
         panel = f"<div {LIVE}><div class='course-now'>{head}</div>{self._products()}</div>"
         self.finish(title, self._picture(), alt, f"{panel}<ol>{told}</ol>")
         self.text = f"{title}. {' '.join(step for _, step in steps)}"
@@ -70,23 +69,22 @@ class Stepper(Figure):
     def _after(self, edge: GraphEdge) -> str:
         """Return the accumulator of an edge's source right after the edge has sent."""
         total = self.sums[edge.source.name][self.backward[edge.target.name]]
-        return f"{_partial(self.graph.output, edge.source)} = {total}"
+        return f"{_total(self.graph, edge.source)} = {total}"
 
     def _tell_forward(self, node: GraphNode) -> str:
         """Return in words what the forward pass computes at a tensor."""
-        value = "" if node.value is None else _short(node.value)
-        told = " = ".join(part for part in (index(node.name), _plain(node.formula), value) if part)
+        parts = (index(node.name), _plain(node.formula), _short(node.value))
+        told = " = ".join(part for part in parts if part)
         sources = [index(edge.source.name) for edge in self.graph.edges if edge.target is node]
         return f"{node.title}: {told}" + (f", from {' and '.join(sources)}." if sources else ".")
 
     def _tell_backward(self, node: GraphNode) -> str:
         """Return in words what happens when the backward pass visits a tensor."""
-        f = self.graph.output
-        arrived = f"{node.title}: {_partial(f, node)} = {self.sums[node.name][-1]}"
-        told = [arrived + (" is the start." if node is f else " is complete.")]
+        arrived = f"{node.title}: {_total(self.graph, node)} = {self.sums[node.name][-1]}"
+        told = [arrived + (" is complete." if node.parts else " is the start.")]
         for edge in (edge for edge in self.graph.edges if edge.target is node):
             local = _short(edge.local) if edge.local.numel() == 1 else _plain(edge.label)
-            local = f"({local})" if local.startswith("−") else local or _partial(node, edge.source)
+            local = f"({local})" if local.startswith("−") else local or _local(edge)[0]
             product = f"{_short(node.grad)} × {local} = {_short(edge.sent)}"
             told.append(f"{product} goes to {index(edge.source.name)}: {self._after(edge)}.")
         return " ".join(told)
@@ -95,7 +93,7 @@ class Stepper(Figure):
         """Return the table of what is sent: a row per edge of the tensor that is visited."""
         sent: list[list[list[str]]] = [[] for _ in range(self.last + 1)]
         for edge in self.graph.edges:
-            incoming = f"{_partial(self.graph.output, edge.target)} = {_short(edge.target.grad)}"
+            incoming = f"{_total(self.graph, edge.target)} = {_short(edge.target.grad)}"
             row = [incoming, " = ".join(_local(edge)), _short(edge.sent), self._after(edge)]
             sent[self.backward[edge.target.name]].append(row)
         rows = [
@@ -137,10 +135,9 @@ class Stepper(Figure):
         name = " = ".join(part for part in (index(node.name), _plain(node.formula)) if part)
         rows = [_Row(escape(node.title), _width(node.title, 13), "t", 20)]
         rows.append(_Row(italic(name), _width(name)))
-        if node.value is not None:
-            value, show = _short(node.value), self._phases(self.forward[node.name], "off")
-            rows.append(_Row(f"<tspan class='n'>{value}</tspan>", _width(value), "v", show=show))
-        symbol = f"{_partial(self.graph.output, node)} = "
+        value, show = _short(node.value), self._phases(self.forward[node.name], "off")
+        rows.append(_Row(f"<tspan class='n'>{value}</tspan>", _width(value), "v", show=show))
+        symbol = f"{_total(self.graph, node)} = "
         sums = [s if len(s) < 14 else s.rpartition("= ")[2] for s in self.sums[node.name]]
         line = italic(symbol) + self.element("tspan", sums, "class='n'")
         show = self._phases(self.half + 1, "off")
@@ -160,15 +157,11 @@ class _Row:
 
 def _refuse_unreadable(graph: Graph) -> None:
     """Raise GraphError for what is no graph, has nothing to walk, or too much to read."""
-    if not isinstance(graph, Graph):
-        raise GraphError('a Stepper walks a Graph: Stepper(read_graph(f, {"x": x, "f": f}))')
+    drawing.refuse_no_graph(graph, "Stepper")
     if not graph.edges:
         raise GraphError("the output is itself a leaf tensor: compute something from it first")
     if len(graph.nodes) > MAX_TENSORS:
-        raise GraphError(
-            f"the graph has {len(graph.nodes)} tensors, and no more than {MAX_TENSORS} can be read "
-            "in one picture: name fewer of them, or take a smaller example"
-        )
+        raise GraphError(f"more than {MAX_TENSORS} tensors cannot be read in a picture: name fewer")
 
 
 def _lay_out(graph: Graph, rows: Mapping[str, list[_Row]], tags: Sequence[list[_Row]]) -> tuple:
@@ -176,7 +169,7 @@ def _lay_out(graph: Graph, rows: Mapping[str, list[_Row]], tags: Sequence[list[_
 
     Widths are estimated by `_width` and not measured: so the picture is the same everywhere.
     """
-    layers, routes = drawing._places(graph, down=False, backward=True)
+    layers, routes = drawing._places(graph, backward=True)
     boxes, labels = {}, []
     for edge, route, lines in zip(reversed(graph.edges), routes, tags, strict=True):
         boxes |= {edge.source.name: route[0], edge.target.name: route[-1]}
@@ -188,15 +181,8 @@ def _lay_out(graph: Graph, rows: Mapping[str, list[_Row]], tags: Sequence[list[_
         place.__post_init__()  # takes its size from its lines
     drawing._order(layers)
     drawing._level(layers, routes)
-    ways = drawing._lay_out(layers, routes)
-    if len(layers) == 2 * len(routes) + 1 and layers[-1][0].at[0] > SLIDE[0]:
-        ways = drawing._fold([row[0] for row in layers], SLIDE)
-    arrows = drawing._arrows(routes, ways, backward=True)
-    points = [point for _, curve in arrows for point in curve]
-    for (x, y), (width, height) in ((place.at, place.size) for place in (*boxes.values(), *labels)):
-        points += [(x - width / 2, y - height / 2), (x + width / 2, y + height / 2)]
-    (left, *_, right), (top, *_, bottom) = map(sorted, zip(*points, strict=True))
-    return boxes, labels, arrows, (left - MARGIN, top - MARGIN, right + MARGIN, bottom + MARGIN)
+    arrows = drawing._arrows(routes, drawing._lay_out(layers, routes), backward=True)
+    return boxes, labels, arrows, drawing._bounds([*boxes.values(), *labels], arrows)
 
 
 def _box(place: drawing._Place) -> str:
@@ -233,20 +219,12 @@ def _badge(box: drawing._Place) -> str:
 
 def _arrow(curve: Sequence[Point]) -> str:
     """Return an arrow along a Bézier curve; its line ends inside its tip."""
-    (a, c), (b, d) = curve[-2:]
-    x, y = (b > a) - (b < a), (d > c) - (d < c)  # the direction: an arrow ends level
-    points = [(length(p), length(q)) for p, q in [*curve[:-1], (b - HEAD * x, d - HEAD * y)]]
-    line = "M{} {}".format(*points[0])
-    for k in range(1, len(points), 3):
-        xs, ys = zip(*points[k - 1 : k + 3], strict=True)
-        level, upright = len(set(ys)) == 1, len(set(xs)) == 1
-        bend = "C" + " ".join(f"{p} {q}" for p, q in points[k : k + 3])
-        line += f"H{xs[-1]}" if level else f"V{ys[-1]}" if upright else bend
-    line = re.sub(r"H[^A-Z]+(?=H)", "", line)
-    turn = length(math.degrees(math.atan2(y, x)))
-    place = f"translate({length(b)} {length(d)}) rotate({turn})"
-    tip = f"<path class='tip' d='M0 0l-14-6v12z' transform='{place}'/>"
-    return f"<path class='line' d='{line}'/>{tip}"
+    (a, _), (b, d) = curve[-2:]
+    way = 1 if b > a else -1  # an arrow ends level
+    points = [f"{length(p)} {length(q)}" for p, q in [*curve[:-1], (b - HEAD * way, d)]]
+    line = f"M{points[0]}C{' '.join(points[1:])}"
+    tip = f"<path class='tip' d='M0 0l-14-6v12z' transform='translate({length(b)} {length(d)})"
+    return f"<path class='line' d='{line}'/>{tip} scale({way} 1)'/>"
 
 
 def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
@@ -255,15 +233,15 @@ def _rect(kind: str, x: float, y: float, width: float, height: float) -> str:
     return f"<rect class='{kind}' {corner} {size} rx='6'/>"
 
 
-def _partial(above: GraphNode, below: GraphNode) -> str:
-    return f"∂{index(above.name)}/∂{index(below.name)}"
+def _total(graph: Graph, node: GraphNode) -> str:
+    return f"d{index(graph.output.name)}/d{index(node.name)}"
 
 
 def _local(edge: GraphEdge) -> list[str]:
     """Return a local derivative: its symbol, its label if there is one, its number or shape."""
+    symbol = f"∂{index(edge.target.name)}/∂{index(edge.source.name)}"
     label, value = _plain(edge.label), _short(edge.local)
-    parts = [_partial(edge.target, edge.source), label, "" if value == label else value]
-    return [part for part in parts if part]
+    return [part for part in (symbol, label, "" if value == label else value) if part]
 
 
 def _short(t: Tensor) -> str:

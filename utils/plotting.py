@@ -2,7 +2,8 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise, product
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,6 +119,29 @@ def plot_loop(
         side = "center" if abs(x[50]) < 0.1 else "left" if x[50] > 0 else "right"
         ax.text(1.12 * x[50], 1.22 * y[50], gap, fontsize=14, color=color, ha=side, va="center")
     ax.set(xlim=(-2.1, 2.1), ylim=(-1.4, 1.15), aspect="equal")
+    ax.axis("off")
+    return ax
+
+
+def plot_network(layers: Mapping[str, int], ax: Axes | None = None) -> Axes:
+    """Return the Axes with a network drawn from left to right, one line for each weight.
+
+    `layers` maps the name of a layer to its number of units: {"x": 2, "h": 5, "z": 1}.
+    """
+    ax = ax or plt.subplots(figsize=(8, 4.2))[1]
+    spots = [
+        [(2.5 * column, (count - 1) / 2 - row) for row in range(count)]
+        for column, count in enumerate(layers.values())
+    ]
+    for left, right in pairwise(spots):
+        for start, end in product(left, right):
+            ax.plot(*zip(start, end, strict=True), color="0.6", linestyle="-", linewidth=1.5)
+    for (name, count), units in zip(layers.items(), spots, strict=True):
+        for number, spot in enumerate(units, 1):
+            label = f"${name}_{{{number}}}$" if count > 1 else f"${name}$"
+            ax.scatter(*spot, s=900, c="white", edgecolors=BLACK, linewidths=2, zorder=2)
+            ax.text(*spot, label, fontsize=16, ha="center", va="center")
+    ax.margins(0.15)
     ax.axis("off")
     return ax
 

@@ -5,7 +5,7 @@ import re
 import shutil
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from utils.course import REPO_REF, REPO_URL, ROOT
+from utils.course import REPO_URL, ROOT
 
 PAGES = ["site/*.md", "notebooks/*.ipynb", "figures/*.png"]
 DOWNLOAD = ["notebooks/*.ipynb", "utils/*.*", "data/README.md", "requirements.txt", "LICENSE"]
@@ -35,7 +35,7 @@ html_theme_options = {
     "path_to_docs": "notebooks",
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
-    "repository_branch": REPO_REF,
+    "repository_branch": "main",
     "repository_url": repository,
     "use_repository_button": bool(repository),
 }

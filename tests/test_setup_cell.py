@@ -1,157 +1,160 @@
-"""The setup cell, run for real: anywhere, alone, twice, without git, beside another `utils`."""
+"""The setup cell, run for real in every situation, and the address that `make stamp` puts there."""
 
+import json
 import os
-import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from small_course import make_course
 
 from tools import stamp
+from utils.course import REPO_URL, ROOT
 
-TELL = (
-    "\nprint(course.__file__)\nassert sys.path[0] == str(root) and sys.path.count(str(root)) == 1"
+NAMES = sorted(path.name for path in ROOT.glob("notebooks/*.ipynb"))
+URL = "https://github.com/octo/gradients"
+COLAB = "https://colab.research.google.com/github/octo/gradients/blob/main/notebooks/"
+MESSAGE = """AssertionError: This notebook needs the course's utils folder. Download the whole \
+course and open the notebook from there. Searched: """
+CLOUDS = [{"COLAB_RELEASE_TAG": "x"}, {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}]
+
+
+def setup_cell(root: Path, name: str = NAMES[0]) -> str:
+    cells = json.loads((root / "notebooks" / name).read_text("utf-8"))["cells"]
+    (cell,) = (cell for cell in cells if "setup" in cell["metadata"].get("tags", []))
+    return "".join(cell["source"])
+
+
+SETUP = setup_cell(ROOT)
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {p.relative_to(root).as_posix(): p.read_text("utf-8") for p in root.rglob("*.*")}
+
+
+@pytest.fixture
+def copy(monkeypatch, tmp_path) -> Path:
+    """Copy what `make stamp` works on, without an address, and let it work there."""
+    for name in ("README.md", "utils/course.py", *(f"notebooks/{name}" for name in NAMES)):
+        (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "copy" / name)
+    monkeypatch.setattr(stamp, "ROOT", tmp_path / "copy")
+    monkeypatch.setattr(stamp, "REPO_URL", "")
+    stamp.main()
+    return tmp_path / "copy"
+
+
+def test_address_reaches_its_places_alone_and_leaves_no_trace(copy, monkeypatch):
+    before = contents(copy)
+    assert "colab.research" not in "".join(before.values())
+    stamp.main("octo/gradients")
+    after = contents(copy)
+    assert [after[name].count(URL) for name in before] == ["README" not in name for name in before]
+    for name in NAMES:
+        assert f'"{COLAB}{name}"' in after["README.md"] and URL in setup_cell(copy, name)
+        assert json.dumps(f'<a href="{COLAB}{name}">')[1:-1] in after[f"notebooks/{name}"]
+    assert "".join(after.values()).count("octo/") == 1 + 3 * len(NAMES)
+    for address, texts in ((URL, after), ("", before)):  # what utils/course.py says is repeated
+        monkeypatch.setattr(stamp, "REPO_URL", address)
+        stamp.main()
+        assert contents(copy) == texts
+
+
+def test_no_place_is_stale_and_notebook_01_is_the_pattern(copy, monkeypatch):
+    path = copy / "notebooks" / NAMES[1]
+    path.write_text(path.read_text("utf-8").replace("import sys", "import  sys", 1), "utf-8")
+    monkeypatch.setattr(stamp, "REPO_URL", REPO_URL)
+    stamp.main()
+    for name, text in contents(copy).items():
+        assert text == (ROOT / name).read_text("utf-8"), f"{name}: run `make stamp`"
+
+
+@pytest.mark.parametrize(
+    "repo", ["name", "a/b/c", "https://x/y", 'a/b"', "a b/c", "a/b\n", "-a/b", "a/..", "a/b.git"]
 )
+def test_malformed_address_is_answered_in_one_line_and_nothing_is_written(repo, copy):
+    before = contents(copy)
+    with pytest.raises(SystemExit, match="REPO must look like owner/name, not .*nothing was wri"):
+        stamp.main(repo)
+    assert contents(copy) == before
 
 
-def run_cell(
-    cwd: Path, url: str = "", ref: str = "main", before: str = "", after: str = TELL, **env: str
-) -> subprocess.CompletedProcess:
-    """Run the setup cell as a kernel does, in a fresh interpreter with the folder on its path."""
-    cwd.mkdir(parents=True, exist_ok=True)
-    code = f"{before}\n{stamp.render_setup(url, ref)}\n{after}"
-    args = [sys.executable, "-c", code]
-    return subprocess.run(args, cwd=cwd, env=os.environ | env, capture_output=True, text=True)
+def make_course(root: Path) -> Path:
+    """Make a course whose utils need no PyTorch; return the file that the cell imports."""
+    for folder in ("notebooks", "utils"):
+        (root / folder).mkdir(parents=True)
+    (root / "utils/__init__.py").touch()
+    (root / "utils/course.py").write_text("def setup(seed):\n    print(__file__)\n")
+    return root / "utils/course.py"
+
+
+def run(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess:
+    """Run code as a kernel does, in a fresh interpreter with the folder on its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    env = {k: v for k, v in os.environ.items() if k not in (*CLOUDS[0], *CLOUDS[1])} | env
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
 
 
 def found(done: subprocess.CompletedProcess) -> Path:
     assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
+    return Path(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "..", "../../elsewhere"])
+def test_course_is_found_from(folder, tmp_path):
+    root = tmp_path / "à côté" / "course"
+    file = make_course(root)
+    notebook = f"__vsc_ipynb_file__ = {str(root / 'notebooks/01.ipynb')!r}\n"
+    assert found(run(notebook * ("elsewhere" in folder) + SETUP, root / folder)) == file
+
+
+@pytest.mark.parametrize("foreign", ["utils.py", "utils/__init__.py", "utils/theirs.py"])
+@pytest.mark.parametrize("before", ["", "import utils\n"])
+def test_course_is_found_beside_a_foreign_utils(foreign, before, tmp_path):
+    file = make_course(tmp_path)
+    (tmp_path / "notebooks" / foreign).parent.mkdir(exist_ok=True)
+    (tmp_path / "notebooks" / foreign).touch()
+    assert found(run(before + SETUP, tmp_path / "notebooks")) == file
+
+
+def test_second_run_keeps_the_modules(tmp_path):
+    file = make_course(tmp_path)
+    assert found(run(f"{SETUP}\nkept = course\n{SETUP}\nassert course is kept", tmp_path)) == file
+
+
+def redirect(address: str) -> dict[str, str]:
+    """Return an environment in which git takes another address for the stamped one."""
+    names = ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0")
+    return dict(zip(names, ("1", f"url.{address}.insteadOf", URL), strict=True))
 
 
 @pytest.fixture
-def bare(tmp_path) -> str:
-    """The address of a bare repository that holds a course."""
-    root = make_course(tmp_path / "origin")
-    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x.x", "-c", "init.defaultBranch=main"]
+def origin(copy, tmp_path) -> dict[str, str]:
+    """Stamp an address, and return an environment in which it leads to a course."""
+    stamp.main("octo/gradients")
+    make_course(tmp_path / "origin")
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x.x"]
     for args in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
-        subprocess.run([*git, *args], cwd=root, check=True)
-    subprocess.run([*git, "clone", "-q", "--bare", root, tmp_path / "bare.git"], check=True)
-    return (tmp_path / "bare.git").as_uri()
+        subprocess.run([*git, *args], cwd=tmp_path / "origin", check=True)
+    return redirect((tmp_path / "origin").as_uri())
 
 
-def test_setup_cell_is_short_and_plain_python():
-    lines = stamp.render_setup("", "main").splitlines()
-    title = '# @title Setup: find the course\'s files or fetch them { display-mode: "form" }'
-    assert lines[0] == title
-    assert sum(bool(line.strip()) for line in lines) <= 25
-    assert not any(line.lstrip().startswith(("!", "%")) or "pip" in line for line in lines)
-
-
-@pytest.mark.parametrize("folder", [".", "notebooks", "notebooks/deeper/still"])
-def test_setup_finds_the_course_from_inside(folder, tmp_path):
-    root = make_course(tmp_path / "a course, à côté")
-    assert found(run_cell(root / folder)) == root / "utils/course.py"
-
-
-def test_setup_alone_fetches_the_course_once(bare, tmp_path):
-    colab = tmp_path / "fake/google/colab"
-    colab.mkdir(parents=True)
-    (colab / "__init__.py").touch()
-    env = {"PYTHONPATH": str(tmp_path / "fake"), "COLAB_RELEASE_TAG": "x"}
+@pytest.mark.skipif(sys.platform == "win32", reason="Colab and Kaggle run Linux")
+@pytest.mark.parametrize("cloud", CLOUDS, ids=["Colab", "Kaggle"])
+def test_alone_in_the_cloud_it_fetches_the_course_once(cloud, origin, copy, tmp_path):
     here = tmp_path / "content"
-    target = here / "course/utils/course.py"
-    assert found(run_cell(here, bare, before="import google.colab", **env)) == target
-    assert os.listdir(here) == ["course"]
-    assert found(run_cell(here, url="file:///not/asked/again", **env)) == target
+    for env in (origin, redirect("file:///not/asked/again")):
+        done = run(setup_cell(copy), here, **cloud, **env)
+        assert found(done) == here / "course/utils/course.py" and done.stderr == ""
 
 
-def test_setup_fetches_into_any_folder_and_leaves_what_is_there(bare, tmp_path):
-    here = tmp_path / "my folder, à moi"
-    (here / "utils").mkdir(parents=True)
-    (here / "utils/__init__.py").write_text("raise ImportError('another package')")
-    assert found(run_cell(here, bare)) == here / "course/utils/course.py"
-    assert sorted(os.listdir(here)) == ["course", "utils"]
-
-
-def test_setup_fetches_the_stamped_tag(bare, tmp_path):
-    subprocess.run(["git", "tag", "v1.0"], cwd=tmp_path / "bare.git", check=True)
-    done = run_cell(tmp_path / "content", bare, ref="v1.0")
-    assert found(done) == tmp_path / "content/course/utils/course.py"
-    done = run_cell(tmp_path / "other", bare, ref="v2.0")
-    assert "v2.0 not found" in refused(done, tmp_path / "other")
-
-
-def refused(done: subprocess.CompletedProcess, here: Path) -> str:
-    """Why, after checking that the cell failed with one message, and left nothing behind."""
-    assert done.returncode == 1
-    assert done.stderr.count("Traceback") == 1
-    reason, _, fix = done.stderr.rstrip().partition("RuntimeError: ")[2].rpartition("\n")
-    assert "could not be fetched: copy the course's folder utils beside this notebook" in fix
-    assert os.listdir(here) == []
-    return reason + fix
-
-
-@pytest.mark.parametrize("url", ["", "file:///no/such/repository"])
-def test_setup_with_a_wrong_address_says_so(url, tmp_path):
-    reason = refused(run_cell(tmp_path, url), tmp_path)
-    assert reason.startswith("fatal: ")
-    assert (url or "an address not set yet") + " could not be fetched" in reason
-
-
-def test_setup_without_git_says_so(bare, tmp_path):
-    here = tmp_path / "content"
-    done = run_cell(here, bare, PATH=str(tmp_path / "empty"))
-    assert re.search(r"No such file .*'git'|cannot find the file", refused(done, here))
-
-
-def test_setup_without_the_right_to_write_says_so(bare, tmp_path):
-    deny = "import tempfile\ndef no(*args, **kw): raise PermissionError(13, 'Permission denied')\n"
-    here = tmp_path / "content"
-    done = run_cell(here, bare, before=deny + "tempfile.mkdtemp = no")
-    assert refused(done, here).startswith("[Errno 13] Permission denied")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="the stand-in for git is a shell script")
-@pytest.mark.parametrize(
-    "script, reason",
-    [("kill -9 $$", "SIGKILL"), ("echo prompts: $GIT_TERMINAL_PROMPT >&2; exit 1", "prompts: 0")],
-)
-def test_setup_leaves_nothing_of_a_clone_that_failed_and_lets_git_ask_nothing(
-    script, reason, tmp_path
-):
-    git = tmp_path / "bin/git"
-    git.parent.mkdir()
-    git.write_text(f'#!/bin/sh\nfor last; do :; done\nmkdir -p "$last/utils"\n{script}\n')
-    git.chmod(0o755)
-    here = tmp_path / "content"
-    done = run_cell(here, PATH=f"{git.parent}{os.pathsep}{os.environ['PATH']}")
-    assert reason in refused(done, here)
-
-
-def test_setup_twice_keeps_the_modules_and_the_path(tmp_path):
-    root = make_course(tmp_path / "c")
-    again = f"\nkept = course\n{stamp.render_setup('', 'main')}\nassert course is kept{TELL}"
-    assert found(run_cell(root / "notebooks", after=again)) == root / "utils/course.py"
-
-
-@pytest.mark.parametrize(
-    "file, imported",
-    [
-        ("utils.py", ""),
-        ("utils.py", "import utils"),
-        ("utils/__init__.py", ""),
-        ("utils/__init__.py", "import utils"),
-        ("utils/theirs.py", "import utils.theirs"),
-    ],
-)
-def test_setup_prefers_ours_to_a_foreign_utils(file, imported, tmp_path):
-    root = make_course(tmp_path / "c")
-    foreign = root / "notebooks" / file
-    foreign.parent.mkdir(exist_ok=True)
-    foreign.touch()
-    gone = "\nassert 'utils.theirs' not in sys.modules"
-    done = run_cell(root / "notebooks", before=imported, after=TELL + gone)
-    assert found(done) == root / "utils/course.py"
+@pytest.mark.parametrize("address, cloud", [("good", {}), ("bad", CLOUDS[0]), ("no", CLOUDS[0])])
+def test_alone_otherwise_it_names_the_folder(address, cloud, origin, copy, tmp_path):
+    stamp.main("" if address == "no" else "octo/gradients")
+    env = redirect("file:///nowhere") if address == "bad" else origin
+    done = run(setup_cell(copy), tmp_path / "alone", **cloud, **env)
+    assert done.stderr.endswith(f"{MESSAGE}{tmp_path / 'alone'}\n")
+    assert ("fatal: " in done.stderr) == (address == "bad")
+    assert os.listdir(tmp_path / "alone") == []

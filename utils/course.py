@@ -8,7 +8,6 @@ DATA_DIR = Path(os.environ.get("COURSE_DATA") or ROOT / "data").expanduser()
 
 # Written by `make stamp REPO=owner/name`; empty until the course has a public address.
 REPO_URL = ""
-REPO_REF = "main"
 
 
 def setup(seed: int) -> None:

@@ -266,7 +266,7 @@ def test_descent_draws_the_path_and_the_factors(figures) -> None:
         (lambda: explore(lambda x: 1 / x), "f = inf is not a finite number", "0 −inf inf 1"),
         (lambda: explore(torch.sqrt), "f = 0, but PyTorch's slope is inf", "0 inf 0 1"),
         (lambda: explore(lambda x: x**30, start=2), "1.074e09 rises", "2 1.611e10 1.074e09 1"),
-        (lambda: explore(lambda x: 0 - 1e-9 * x, start=1), "falls", "1 −1e−09 −1e−09 1"),
+        (lambda: explore(lambda x: -1e-9 * x, 0, 1, 0.04, step=0.0375), "falls", "−3.75e−11 1"),
         (lambda: descent(0, 4, 4, path=lambda a: descend(a, 700)), "diverges", "4.76 4.76"),
         (lambda: descent(start=1.2, path=lambda a: descend(a, 999)), "side to side", "0.728 0.728"),
         (lambda: descent(path=lambda a: descend(a, start=MINIMUM)), "by 0.88", "0.88 nan"),

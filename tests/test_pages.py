@@ -209,7 +209,10 @@ def test_links_lead_to_other_decks(page: Page, decks: Path, name: str) -> None:
 
 def test_output_waits_for_a_click(page: Page, decks: Path) -> None:
     open_deck(page, decks, NOTEBOOKS[0])
-    page.evaluate("Reveal.slide(2, 0, -1)")
+    page.evaluate("""() => {
+      const slide = document.querySelector("section section:has(.outputs.fragment)");
+      Reveal.slide(...Object.values(Reveal.getIndices(slide)).slice(0, 2), -1);
+    }""")
     first = page.locator("section.present section.present .outputs").first
     assert first.evaluate("e => getComputedStyle(e).visibility") == "hidden"
     for _ in range(2):
@@ -247,10 +250,11 @@ def test_pdf_has_a_page_for_each_slide_without_the_solutions(page: Page, decks: 
     assert len(pages) == page.evaluate(f"{tasks}.length") > 0
 
 
-def test_spoken_passages_become_notes_and_links_lead_to_html() -> None:
-    prose = "Seen. <!-- notes -->Spoken.<!-- /notes --> [Next](02_graphs.ipynb#part)"
-    seen, notes = slides.split(nbformat.v4.new_markdown_cell(prose))
-    assert seen.source == "Seen.  [Next](02_graphs.html)"
-    assert (notes.source, notes.metadata.slideshow.slide_type) == ("Spoken.", "notes")
-    (code,) = slides.split(nbformat.v4.new_code_cell("def f():\n    pass\n\n\nf()"))
+def test_a_cell_without_a_slide_type_is_left_out_and_links_lead_to_html() -> None:
+    prose = nbformat.v4.new_markdown_cell("[Next](02_graphs.ipynb#part)")
+    slides.prepare(prose)
+    assert prose.source == "[Next](02_graphs.html)"
+    assert prose.metadata.slideshow["slide_type"] == "skip"
+    code = nbformat.v4.new_code_cell("def f():\n    pass\n\n\nf()")
+    slides.prepare(code)
     assert code.source == "def f():\n    pass\n\nf()"

@@ -32,7 +32,7 @@ BRITISH = (
     r"colour|favour|behaviour|(label|model|travel)l(ed|ing)|\bgrey|centre|analys(e[ds]?\b|ing)"
     r"|(normal|optim|visual|recogn|vector|minim|maxim|initial|regular|summar)is(e|ing|ation)"
 )
-TAGS = {"setup", "exercise", "solution", "hide-cell", "mnist", "measured"}
+TAGS = {"setup", "remove-cell", "exercise", "solution", "hide-cell", "mnist", "measured"}
 TAGS |= {"raises-exception", "not-idempotent", "slide-output", "slide-picture"}
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 METADATA = {"tags", "slideshow", "cellView", "jupyter", "mystnb"}

@@ -1,7 +1,7 @@
 """Build build/slides/: each notebook as one HTML deck that needs no network, and as a PDF.
 
-A cell's slide type says where a slide begins and what is skipped or spoken; what stands between
-`<!-- notes -->` and `<!-- /notes -->` is spoken, too. The tag `slide-output` hides a cell's code.
+A cell's slide type says where a slide begins and what is skipped or spoken. The tag `slide-output`
+hides a cell's code.
 """
 
 import re
@@ -18,22 +18,19 @@ from traitlets.config import Config
 from tools.execute import BUILD, find
 from utils.course import ROOT
 
-NOTES = re.compile(r"<!-- notes -->(.*?)<!-- /notes -->", re.DOTALL)
 
-
-def split(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
-    """Separate a cell's spoken passages into a cell of notes, and turn its links to HTML."""
+def prepare(cell: nbformat.NotebookNode) -> None:
+    """Turn links to HTML, close gaps in code, and leave out a cell without a slide type."""
     text = re.sub(r"\.(ipynb|md)(#[^)]*)?\)", ".html)", cell.source)
-    cell.source = re.sub(r"\n{3,}", "\n\n", NOTES.sub("", text).replace("# @title ", "# "))
-    notes = nbformat.v4.new_markdown_cell("\n\n".join(NOTES.findall(text)))
-    notes.metadata.slideshow = {"slide_type": "notes"}
-    return [cell, notes] if notes.source else [cell]
+    cell.source = re.sub(r"\n{3,}", "\n\n", text.replace("# @title ", "# "))
+    cell.metadata.setdefault("slideshow", {"slide_type": "skip"})
 
 
 def build(path: Path, folder: Path) -> Path:
     """Write the deck of a notebook into `folder`, from the template in tools/deck/."""
     notebook = nbformat.read(path, as_version=4)
-    notebook.cells = [part for cell in notebook.cells for part in split(cell)]
+    for cell in notebook.cells:
+        prepare(cell)
     exporter = SlidesExporter(
         config=Config(CSSHTMLHeaderPreprocessor={"style": "a11y-high-contrast-light"}),
         template_name="deck",

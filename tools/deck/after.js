@@ -11,6 +11,11 @@ function fit(slide) {
   pictures.forEach((p, i) => (p.style.height = `${p.height + share * changes[i]}px`));
 }
 
+// Text becomes smaller where even the smallest pictures leave it no room.
+function shrink(slide) {
+  for (let size = 26; slide.scrollHeight > HEIGHT && size >= 12; size--) slide.style.fontSize = `${size}px`;
+}
+
 function repeat(title, slide) {
   const copy = document.createElement("h2");
   copy.innerHTML = title.innerHTML;
@@ -29,6 +34,7 @@ function start() {
     title = [...slide.querySelectorAll("h1, h2, h3")].at(-1) || repeat(title, slide);
     slide.append(...slide.querySelectorAll("aside.notes")); // in a fragment only the first is shown
     fit(slide);
+    shrink(slide);
   }
   document.body.classList.remove("unfitted");
   const ready = new Promise((done) => Reveal.on(printing ? "pdf-ready" : "ready", done));

@@ -37,10 +37,13 @@ def said(run: Callable) -> list[str]:
     texts = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        torch.set_warn_always(True)  # PyTorch gives some warnings once in a process
         try:
             run()
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             texts.append(str(error))
+        finally:
+            torch.set_warn_always(False)
     texts += [str(warning.message) for warning in caught]
     return [re.sub(r"^\w*mm: ", "", text) for text in texts]
 

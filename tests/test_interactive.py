@@ -10,8 +10,8 @@ import pytest
 import torch
 from bs4 import BeautifulSoup
 from playwright.sync_api import Page
+from test_drawing import contrast
 
-from tests.test_drawing import contrast
 from utils.data import make_least_squares
 from utils.graph import Graph, GraphError, read_graph
 from utils.interactive import DescentExplorer, Explorer, Figure, index

@@ -128,7 +128,7 @@ def plot_network(layers: Mapping[str, int], ax: Axes | None = None) -> Axes:
 
     `layers` maps the name of a layer to its number of units: {"x": 2, "h": 5, "z": 1}.
     """
-    ax = ax or plt.subplots(figsize=(8, 4.2))[1]
+    ax = _axes(ax, figsize=(8, 4.2))
     spots = [
         [(2.5 * column, (count - 1) / 2 - row) for row in range(count)]
         for column, count in enumerate(layers.values())

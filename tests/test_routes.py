@@ -1,4 +1,4 @@
-"""The shortened routes of site/instructors.md: their sections find everything that they need."""
+"""The shortened routes of site/instructors.md find everything that they need."""
 
 import re
 
@@ -14,8 +14,9 @@ ROUTES = [  # notebook, and the sections that are run, in order
     ("02", [1, 2, 3, 4, 5, 6, 7]),
     ("03", [3, 4]),
     ("03", [1, 2, 3, 4, 5]),
+    ("03", [1, 3, 4, 5, 8, 10, 11, 13, 14, 15]),
     ("04", [3, 4, 5, 7]),
-    ("05", [1, 2, 3]),
+    ("05", [1, 2, 3, 4, 6, 7, 11, 12]),
 ]
 
 

@@ -189,7 +189,7 @@ def test_every_quote_of_the_index_is_a_case_or_a_stored_output() -> None:
     stored = "\n".join(out.get("evalue", "") + out.get("text", "") for out in outputs)
     cases = "|".join(begins for begins, _, _ in CASES)
     assert [quote for quote in QUOTES if quote not in stored and not re.match(cases, quote)] == []
-    assert len(QUOTES) > 30
+    assert QUOTES
 
 
 def test_snapshots_that_share_memory_follow_the_training() -> None:

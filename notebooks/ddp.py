@@ -38,7 +38,7 @@ first = replica.clone()
 distributed.broadcast(first, src=0)
 print(
     f"worker {rank} of {world}: differs from worker 0 by {(replica - first).abs().max():.0e},"
-    f" from one process by {(replica - alone).abs().max():.0e}",
-    flush=True,
+    f" from one process by {(replica - alone).abs().max():.0e}\n",
+    end="",  # so that the lines of two workers do not mix
 )
 distributed.destroy_process_group()

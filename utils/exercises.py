@@ -384,13 +384,14 @@ class Exercises(Attempt):
         rows = W + _random(40, 3, seed=5)
         full, n = rows.mean(0), 40
         variance = (rows - full).square().sum(1).mean()
-        for tolerance in 0.15, 0.3, 0.6:
+        for tolerance in 0.1, 0.15, 0.4:
             target = (tolerance * full.norm()) ** 2
             exact = n * variance / (variance + (n - 1) * target)
             absolute = n * variance / (variance + (n - 1) * tolerance**2)
             answers = {
                 "correct": exact.ceil(),
-                "rounded down, the spread is above the tolerance": exact.floor(),
+                "one row too few: round up, and mind n - 1 in the formula": exact.floor(),
+                "one row too many: is the mean square taken over n rows?": exact.ceil() + 1,
                 "a batch size is an integer: round up": exact,
                 "the factor for draws without repetition is missing": (variance / target).ceil(),
                 "the spread falls with the root of b": (variance / target).sqrt().ceil(),
@@ -411,11 +412,14 @@ class Exercises(Attempt):
             "divide by the number of observed rows": first + second,
             "the sum of means is not divided by anything": first / 3 + second / 2,
             "only the last part is left: add the gradients of all": second / 5,
-            "nan: rows without a label take part": math.nan * W,
         }
-        for count, told in (2, ""), (3, "with a part that has no observed row: "):
+        nan = (
+            "nan: rows without a label take part",
+            "nan: a part without observed rows divides by 0",
+        )
+        for count, told in zip((2, 3), nan, strict=True):
             copies = [tuple(map(torch.clone, part)) for part in parts[:count]]
-            self.compare(self(W, copies), answers.items(), told)
+            self.compare(self(W, copies), [*answers.items(), (told, math.nan * W)])
 
     def exercise_6_3(self):
         for L, mu in (1.7, 0.02), (0.6, 0.03):

@@ -245,3 +245,65 @@ def backward_by_autograd(X, y, W1, b1, w2, b2):
     h = a.tanh()
     z = h @ w2 + b2
     return torch.autograd.grad(bce(z, y), (z, w2, b2, h, a, W1, b1))
+
+
+def smallest(batch):
+    """An answer to 6.1 from the number of rows, σ², the target, and their ratio."""
+
+    def smallest_batch(rows, tolerance):
+        full = rows.mean(0)
+        variance = (rows - full).square().sum(1).mean()
+        return batch(len(rows), variance, (tolerance * full.norm()) ** 2)
+
+    return smallest_batch
+
+
+def search(rows, tolerance):
+    full, n = rows.mean(0), len(rows)
+    variance = (rows - full).square().sum(1).mean()
+    spreads = [(variance / b * (n - b) / (n - 1)) ** 0.5 for b in range(1, n + 1)]
+    return 1 + sum(spread > tolerance * full.norm() for spread in spreads)
+
+
+def accumulated(part=lambda g, rows, seen, total: g / total, observe=lambda y, o: o):
+    """An answer to 6.2: `part` scales the summed gradient of a part's observed rows."""
+
+    def accumulated_gradient(w, parts):
+        total = sum(o.sum() for _, _, o in parts)
+        gradients = []
+        for X, y, observed in parts:
+            seen = observe(y, observed)
+            g = X[seen].T @ (X[seen] @ w - y[seen])
+            gradients.append(part(g, len(y), seen.sum(), total))
+        return sum(gradients)
+
+    return accumulated_gradient
+
+
+def accumulated_by_autograd(w, parts):
+    w = w.clone().requires_grad_()
+    for X, y, seen in parts:
+        loss = ((X[seen] @ w - y[seen]) ** 2).sum() / 2
+        (loss / sum(o.sum() for _, _, o in parts)).backward()
+    return w.grad
+
+
+def worker(scale=lambda rows, total, workers: 1 / total, skip=lambda rank, step: False):
+    """An answer to 6.4: `scale` multiplies the summed gradient of the worker's own rows."""
+
+    def train(rank, group, X, y, lr, num_steps):
+        w, total = torch.zeros(X.shape[1], dtype=X.dtype), torch.tensor([len(y)])
+        group.allreduce([total]).wait()
+        for step in range(num_steps):
+            g = X.T @ (X @ w - y) * scale(len(y), total, group.size())
+            if not skip(rank, step):
+                group.allreduce([g]).wait()
+            w = w - lr * g
+        return w
+
+    return train
+
+
+def sums_residuals(rank, group, X, y, lr, num_steps):
+    residuals = X @ torch.zeros(3, dtype=X.dtype) - y
+    group.allreduce([residuals]).wait()

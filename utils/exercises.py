@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.checks import NOT_DONE, RETURNED_NONE, Attempt, Mistake, as_numbers, close, copy_of
+from utils.workers import together
 
 LOOPS = {  # wrong training loops: the order of reset, backward and step, and the learning rate
     "the weights do not move": ("b", 0.1),
@@ -49,6 +50,7 @@ POINTS, LABELS = torch.cat([Y, _vector(-2.7, 0.15, 3.4)]), _vector(1, 0, 0, 1, 0
 LOGITS = _vector(1.3, -1.2, 0.3, 2.5, -0.4, -0.7, 1.8)[:, None]
 NETWORK = [_random(7, 2, seed=3), LABELS, _random(2, 3, seed=4), START, W, Y[0]]
 SCALED, TRUST = X * _vector(1, 2, 3), X[:, 0].abs()
+SHARDS = [*zip(X.split([4, 2, 1]), Y.split([4, 2, 1]), strict=True)]  # of three workers
 LEAST_SQUARES = {"correct": lambda w: F.mse_loss(X @ w, Y)}
 
 
@@ -377,6 +379,116 @@ class Exercises(Attempt):
             raise Mistake(f"return one tuple of seven gradients: {', '.join(answers)}")
         for value, name in zip(got, answers, strict=True):
             self.compare(value, answers[name], f"{name}: ")
+
+    def exercise_6_1(self):
+        rows = W + _random(40, 3, seed=5)
+        full, n = rows.mean(0), 40
+        variance = (rows - full).square().sum(1).mean()
+        for tolerance in 0.1, 0.15, 0.4:
+            target = (tolerance * full.norm()) ** 2
+            exact = n * variance / (variance + (n - 1) * target)
+            absolute = n * variance / (variance + (n - 1) * tolerance**2)
+            answers = {
+                "correct": exact.ceil(),
+                "one row too few: round up, and mind n - 1 in the formula": exact.floor(),
+                "one row too many: is the mean square taken over n rows?": exact.ceil() + 1,
+                "a batch size is an integer: round up": exact,
+                "the factor for draws without repetition is missing": (variance / target).ceil(),
+                "the spread falls with the root of b": (variance / target).sqrt().ceil(),
+                "multiply the tolerance by the length of the full gradient": absolute.ceil(),
+            }
+            self.compare(self(rows, tolerance), answers.items())
+
+    def exercise_6_2(self):
+        observed = torch.tensor([True, False, True, True, True, True, False])
+        labels, sizes = torch.where(observed, Y, math.nan), [4, 2, 1]
+        parts = [*zip(X.split(sizes), labels.split(sizes), observed.split(sizes), strict=True)]
+        first, second = (A[o].T @ (A[o] @ W - b[o]) for A, b, o in parts[:2])  # of 3 and 2 rows
+        answers = {
+            "correct": (first + second) / 5,
+            "the parts count alike: weight each by its observed rows": (first / 3 + second / 2) / 2,
+            "weight each part by its observed rows, not by all": (4 * first / 3 + second) / 6,
+            "divide by the number of observed rows, not of all": (first + second) / 6,
+            "divide by the number of observed rows": first + second,
+            "the sum of means is not divided by anything": first / 3 + second / 2,
+            "only the last part is left: add the gradients of all": second / 5,
+        }
+        nan = (
+            "nan: rows without a label take part",
+            "nan: a part without observed rows divides by 0",
+        )
+        for count, told in zip((2, 3), nan, strict=True):
+            copies = [tuple(map(torch.clone, part)) for part in parts[:count]]
+            self.compare(self(W, copies), [*answers.items(), (told, math.nan * W)])
+
+    def exercise_6_3(self):
+        for L, mu in (1.7, 0.02), (0.6, 0.03):
+            root = (mu / L) ** 0.5
+            got, want = as_numbers(self(L, mu)), (1 - root) ** 2
+            answers = {
+                "correct": want,
+                "that is the factor per step, the root of beta": 1 - root,
+                "take the root of mu/L": (1 - root**2) ** 2,
+                "that is best at another learning rate": ((1 - root) / (1 + root)) ** 2,
+                "the other solution of the equation: it diverges": (1 + root) ** 2,
+            }
+            if got.numel() != 1 or abs(got.item() - want) > 0.002:  # a grid may be that coarse
+                self.compare(got, [(told, _vector(value)[0]) for told, value in answers.items()])
+
+    def exercise_6_4(self):
+        for steps in 1, 2, 3:
+            replicas = self.replicas(steps)
+            if not all(close(w, replicas[0].double(), 1e-9) for w in replicas):
+                raise Mistake(f"the replicas part in step {steps}: is a gradient not all-reduced?")
+            answers = {
+                "correct": (1 / 7, 1 / 7, 1 / 7),
+                "the weights do not move": (0, 0, 0),
+                "a mean of means: weight each worker by its rows": (1 / 12, 1 / 6, 1 / 3),
+                "the means are added up and not divided": (1 / 4, 1 / 2, 1),
+                "divide by the number of all rows, not of workers": (1 / 3, 1 / 3, 1 / 3),
+                "the sum over all rows is not divided by their number": (1, 1, 1),
+            }
+            pairs = [(told, _train(scales, steps)) for told, scales in answers.items()]
+            self.compare(replicas[0], pairs)
+
+    def replicas(self, steps: int) -> list[Tensor]:
+        """Return the weights of three workers that run the student's function."""
+        calls: dict = {}
+        try:
+            weights = together(
+                lambda rank, group: self(rank, _Group(group, calls), *SHARDS[rank], 0.3, steps),
+                num_workers=3,
+                timeout=5,
+            )
+        except TimeoutError as error:
+            raise Mistake(f"{error}: does every worker make the same calls?") from None
+        return [as_numbers(w) for w in weights]
+
+
+def _train(scales: Sequence[float], steps: int) -> Tensor:
+    """Return the weights after descent by the shards' summed gradients, times `scales`."""
+    w = 0 * W
+    for _ in range(steps):
+        terms = [c * A.T @ (A @ w - b) for c, (A, b) in zip(scales, SHARDS, strict=True)]
+        w = w - 0.3 * sum(terms)
+    return w
+
+
+class _Group:
+    """A worker's group that compares shapes first: where they differ, gloo ends the process."""
+
+    def __init__(self, group: object, calls: dict):
+        self.group, self.calls, self.count = group, calls, 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.group, name)
+
+    def allreduce(self, tensors: Sequence[Tensor], *options: object) -> object:
+        kind = [(tuple(t.shape), t.dtype) for t in tensors]
+        self.count += 1
+        if (other := self.calls.setdefault(self.count, kind)) != kind:
+            raise ValueError(f"one worker all-reduces {kind[0]}, and another {other[0]}")
+        return self.group.allreduce(tensors, *options)
 
 
 def _cross_entropy(theta: Tensor, inputs: Tensor) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from utils.course import REPO_URL, ROOT
 
 PAGES = ["site/*.md", "notebooks/*.ipynb", "figures/*.png"]
-DOWNLOAD = ["notebooks/*.ipynb", "utils/*.*", "data/README.md", "requirements.txt", "LICENSE"]
+DOWNLOAD = ["notebooks/*.*", "utils/*.*", "data/README.md", "requirements.txt", "LICENSE"]
 GITHUB = os.environ.get("GITHUB_REPOSITORY")  # owner/name, where GitHub builds the site
 repository = REPO_URL or (f"https://github.com/{GITHUB}" if GITHUB else "")
 

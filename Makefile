@@ -15,7 +15,7 @@ run: $(INSTALLED) ## execute every notebook into build/ and print a table (NAMES
 	@$(PY) -m tools.execute run $(NAMES)
 
 test: lint ## check style, notebooks and code (ARGS='notebooks/01*.ipynb' for a part)
-	@$(MAKE) --silent node_modules || echo "so slides and site are not tested"
+	@$(MAKE) --silent node_modules || echo "Slides and site are not tested"
 	@$(PY) -m pytest -n 2 $(ARGS)
 
 lab: $(INSTALLED) ## open JupyterLab on the notebooks
@@ -59,7 +59,7 @@ clean: ## remove build/, node_modules/ and caches; .venv and the data stay
 	rm -rf build node_modules .pytest_cache .ruff_cache
 	find . -name .venv -prune -o '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
 
-# The mark of a finished installation names its versions, so that other versions are installed anew.
+# The mark of a finished installation names its versions, so that other versions are installed again.
 $(INSTALLED): requirements.txt requirements-dev.txt $(CONSTRAINTS)
 	@$(PYTHON) -c "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo \
 	"$(PYTHON) with its venv module, 3.11 or newer, is missing: install it, or name one: make PYTHON=python3.13" >&2; exit 1; }
@@ -73,5 +73,5 @@ $(INSTALLED): requirements.txt requirements-dev.txt $(CONSTRAINTS)
 
 node_modules: package.json package-lock.json
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js" >&2; exit 1; }
-	@npm ci --silent || { echo "npm ci failed: the packages of package-lock.json could not be had" >&2; exit 1; }
+	@npm ci --silent || { echo "npm ci failed: it could not download the packages of package-lock.json" >&2; exit 1; }
 	@touch $@

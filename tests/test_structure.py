@@ -28,9 +28,11 @@ UNSTABLE = {
     "warning": r":\d+: \w*Warning\b",
     "more than 6 decimals": r"\d\.\d{7,}",
 }
-BRITISH = (
+NOT_OURS = (  # not American, or translated word for word from another language
     r"colour|favour|behaviour|(label|model|travel)l(ed|ing)|\bgrey|centre|analys(e[ds]?\b|ing)"
     r"|(normal|optim|visual|recogn|vector|minim|maxim|initial|regular|summar)is(e|ing|ation)"
+    r"|\b(anew|dearer|to and fro|be had|all the same|one and the same|of one (size|shape)|whoever"
+    r"|beforehand|without a word|for want of|stands? (in|on|at|between|behind))\b"
 )
 TAGS = {"setup", "remove-cell", "exercise", "solution", "hide-cell", "mnist", "measured"}
 TAGS |= {"raises-exception", "not-idempotent", "slide-output", "slide-picture"}
@@ -193,12 +195,12 @@ def exercises_are_complete(nb: NotebookNode) -> Problems:
 
 
 def prose_is_clean(nb: NotebookNode) -> Problems:
-    """American spelling, no script, pictures with alternative text, headings that skip no level."""
+    """American words, no script, pictures with alternative text, headings that skip no level."""
     level = 0
     for number, cell in enumerate(nb.cells, 1):
         text = re.sub(r"\]\([^)]*\)|https?://\S+", "", prose(cell) or cell.source)
-        if match := re.search(BRITISH, text, re.IGNORECASE):
-            yield f"cell {number}: spelling {match[0]!r}"
+        if match := re.search(NOT_OURS, text, re.IGNORECASE):
+            yield f"cell {number}: the words {match[0]!r}"
         if cell.cell_type != "code" and (match := re.search(SCRIPT, cell.source, re.IGNORECASE)):
             yield f"cell {number}: a script, {match[0]!r}"
         if re.search(r"!\[\s*\]\(|<img(?![^>]*alt=\"[^\"])", prose(cell)):
@@ -262,12 +264,23 @@ def test_rule(path: Path, rule: Callable[[NotebookNode], Problems]) -> None:
         v4.new_markdown_cell("[x](javascript:alert())"),
         v4.new_markdown_cell("[x](no_such_file.md)"),
         v4.new_markdown_cell("a grey picture"),
+        v4.new_markdown_cell("The gradients stand in the boxes."),
     ],
     ids=lambda cell: cell.source[:20],
 )
 def test_rules_refuse(cell: NotebookNode) -> None:
     nb = v4.new_notebook(cells=[cell])
     assert [*code_is_plain(nb), *prose_is_clean(nb), *links_resolve(nb)]
+
+
+PATTERNS = "Makefile", "*.md", "data/*.md", "site/*.md", "utils/*.py", "tools/*.py"
+PAGES = [path for pattern in PATTERNS for path in ROOT.glob(pattern)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_words_of_pages_and_messages(path: Path) -> None:
+    words = re.finditer(NOT_OURS, path.read_text("utf-8"), re.IGNORECASE)
+    assert not [match[0] for match in words]
 
 
 def test_notebooks_are_numbered_and_share_the_setup_cell() -> None:

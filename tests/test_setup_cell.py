@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from tools import stamp
-from utils.course import REPO_URL, ROOT
+from utils.course import REPO_URL, ROOT, setup
 
 NAMES = sorted(path.name for path in ROOT.glob("notebooks/*.ipynb"))
 URL = "https://github.com/octo/gradients"
@@ -158,3 +160,13 @@ def test_alone_otherwise_it_names_the_folder(address, cloud, origin, copy, tmp_p
     assert done.stderr.endswith(f"{MESSAGE}{tmp_path / 'alone'}\n")
     assert ("fatal: " in done.stderr) == (address == "bad")
     assert os.listdir(tmp_path / "alone") == []
+
+
+def test_errors_show_the_lines_of_the_notebook_alone(capsys):
+    shell = InteractiveShell.instance()
+    setup(seed=0)
+    shell.run_cell("import torch\ndef f(x):\n    return x.backward()\nf(torch.ones(2))")
+    InteractiveShell.clear_instance()
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "f(torch.ones(2))" in shown and "return x.backward()" in shown
+    assert "RuntimeError" in shown and "_tensor.py" not in shown and "interactiveshell" not in shown

@@ -92,8 +92,7 @@ def clean(cell: NotebookNode) -> None:
     texts = []
     for output in cell.get("outputs", []):
         if "traceback" in output:
-            plain = [re.sub(r"\x1b\[[0-9;]*m", "", entry) for entry in output.traceback]
-            output.traceback = [entry for entry in plain if not entry.startswith("File ")]
+            output.traceback = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output.traceback]
         picture = output.get("metadata", {}).get("image/png", {})
         texts += [picture["alt"]] if "alt" in picture else []
         if "save" in picture:

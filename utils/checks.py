@@ -80,7 +80,9 @@ def check(exercise: str, attempt: Callable) -> None:
     `attempt` is called with copies of fixed data in float64, on which a wrong formula is unlikely
     to give the right numbers. What it raises is reported; only an interrupt stops the check.
     """
-    print(f"Exercise {exercise}: {_verdict(str(exercise), attempt)}")
+    verdict = _verdict(str(exercise), attempt)
+    mark = "✓" if verdict.startswith("correct") else "○" if verdict == NOT_DONE else "✗"
+    print(f"Exercise {exercise}: {mark} {verdict}")
 
 
 def passed(exercise: str, attempt: Callable) -> bool:

@@ -81,7 +81,7 @@ def check(exercise: str, attempt: Callable) -> None:
     to give the right numbers. What it raises is reported; only an interrupt stops the check.
     """
     verdict = _verdict(str(exercise), attempt)
-    mark = "✓" if verdict.startswith("correct") else "○" if verdict == NOT_DONE else "✗"
+    mark = "✓" if verdict.startswith("correct") else "○" if NOT_DONE in verdict else "✗"
     print(f"Exercise {exercise}: {mark} {verdict}")
 
 

@@ -27,8 +27,10 @@ def test_show_stores_the_same_whole_picture_twice_and_its_text(monkeypatch):
         assert not plt.fignum_exists(fig.number)
     [(data, more), again] = outputs
     assert again == (data, more) and data["text/plain"] == "Two plots."
-    assert more["metadata"] == {"image/png": {"alt": "Two plots.", "save": "plots"}}
+    size = {"width": 1000, "height": 520}  # of 2000 × 1040 pixels
+    assert more["metadata"] == {"image/png": {"alt": "Two plots.", "save": "plots"} | size}
     picture = plt.imread(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert picture.shape[:2] == (1040, 2000)
     border = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
     assert all((side > 0.98).all() for side in border) and (picture < 0.4).any()
 

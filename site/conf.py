@@ -1,5 +1,6 @@
 """Sphinx configuration of the web edition, which `make site` builds into build/site/."""
 
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ mathjax_path = "tex-svg.js"  # one file, fonts included
 mathjax3_config = {"options": {"enableMenu": False}}  # Tab skips formulas
 html_theme = "sphinx_book_theme"
 html_static_path = ["_static", str(ROOT / "node_modules/mathjax/es5" / mathjax_path)]
-html_css_files = ["course.css"]
+html_css_files, html_js_files = ["course.css"], [("course.js", {"defer": ""})]
 html_favicon = "_static/icon.svg"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_sourcelink_suffix = ""
@@ -58,3 +59,16 @@ def prepare(app, page, content):
     text = re.sub(r"\.\./(site|notebooks|figures)/", "", content[0])
     text = re.sub(r'"<a id=\\"([\w-]+)\\"></a>', r'"(\1)=', text)
     content[0] = re.sub(r'"(## (\d\.\d+) )', r'"(section-\2)=\\n\1', text)
+    if text.startswith("{"):
+        content[0] = fold_drawings(json.loads(content[0]))
+
+
+def fold_drawings(notebook):
+    """Fold the code of pictures, so that a picture follows the sentence that leads to it."""
+    for cell in notebook["cells"]:
+        tags, outputs = cell["metadata"].get("tags", []), cell.get("outputs", [])
+        if "slide-output" in tags and any("image/png" in o.get("data", {}) for o in outputs):
+            tags.append("hide-input")
+            prompts = {"code_prompt_show": "Show the code", "code_prompt_hide": "Hide the code"}
+            cell["metadata"].setdefault("mystnb", {}).update(prompts)
+    return json.dumps(notebook)

@@ -39,12 +39,6 @@ def test_lines_are_drawn_through_the_given_points():
     x = torch.linspace(-2, 2, 9, requires_grad=True)
     ax = plotting.plot_function(x, x**3, "x³", color="black")
     assert_allclose(ax.lines[0].get_xydata(), torch.stack([x, x**3], 1).detach())
-    assert plotting.plot_descent(X, "steps", ax) is ax
-    assert_allclose(ax.lines[1].get_xydata(), X)
-    ax = plotting.plot_curves(range(2), torch.tensor([[1.0, 5], [3, 4], [8, 0]]), "mean")
-    assert_allclose([line.get_ydata() for line in ax.lines], [[4, 3], [1, 0], [8, 5]])
-    band = {tuple(point) for point in ax.collections[0].get_paths()[0].vertices}
-    assert band == {(0, 1), (1, 0), (0, 8), (1, 5)}
 
 
 def test_contours_are_level_sets_in_even_rings():
@@ -55,14 +49,6 @@ def test_contours_are_level_sets_in_even_rings():
     for path, level in zip(rings.get_paths(), rings.levels - 7, strict=True):
         assert_allclose([f(v) - 7 for v in path.vertices], level, rtol=0.02, atol=0.002)
     assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((-2, 2), (-1, 1), 1)
-
-
-def test_a_loop_runs_clockwise_from_the_top_with_each_gap_beside_its_arrow():
-    ax = plotting.plot_loop(["a", "b", "c", "d"], ["a to b", "bc", "cd", "da"], wrong=[1])
-    place = {t.get_text().replace(" to ", ""): torch.tensor(t.get_position()) for t in ax.texts}
-    assert place["a"][1] > 0.9 and place["b"][0] > 0.9
-    assert all(place[a + b] @ (place[a] + place[b]) > 1.5 for a, b in ("ab", "bc", "cd", "da"))
-    assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "-", "-"]
 
 
 def test_decision_boundary_is_where_the_logit_is_zero():
@@ -89,8 +75,7 @@ def test_images_keep_order_and_orientation():
         (lambda ax: plotting.show(ax.figure), "show needs a Figure and its text"),
         (lambda ax: plotting.plot_function(Y, Y, "f", ax.figure), r"one Axes: .* axes\[0\]"),
         (lambda ax: plotting.plot_function(Y, Y, ax), "label, a text, comes before the Axes"),
-        (lambda ax: plotting.plot_descent([*X], "path"), "make one of a list by torch.stack"),
-        (lambda ax: plotting.plot_descent(X.T, "path"), r"path must have shape \(n, 2\)"),
+        (lambda ax: plotting.show_images([*X], "abc", 3), "make one of a list by torch.stack"),
         (lambda ax: plotting.plot_contours(lambda w: w[0] * 0, (0, 1), (0, 1)), "f is constant"),
         (lambda ax: plotting.plot_contours(lambda w: w[0].item(), (0, 1), (0, 1)), "torch.where"),
         (lambda ax: plotting.plot_decision_boundary(lambda x: x[:, 0], X, 2 * Y - 1), "0 and 1"),

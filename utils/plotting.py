@@ -100,33 +100,6 @@ def shaped(name: str, value: Tensor, *sides: int | str) -> Tensor:
     return data
 
 
-def plot_loop(
-    stations: Sequence[str], gaps: Sequence[str], wrong: Sequence[int] = (), ax: Axes | None = None
-) -> Axes:
-    """Return the Axes with a loop as a circle, clockwise from the top.
-
-    `stations` are its actions, `gaps[i]` is written at the arrow from station i to the next;
-    the arrows whose numbers are in `wrong` are dashed.
-    """
-    if len(stations) != len(gaps):
-        raise ValueError(f"{len(stations)} stations need as many gaps, not {len(gaps)}")
-    ax = _axes(ax, figsize=(8, 4.8))
-    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": BLACK, "linewidth": 2}
-    for i, (station, gap) in enumerate(zip(stations, gaps, strict=True)):
-        angle = 2 * torch.pi / len(stations) * (i + torch.linspace(0, 1, 101))
-        x, y = angle.sin().tolist(), angle.cos().tolist()
-        color, dash = (VERMILION, "--") if i in wrong else (BLUE, "-")
-        ax.plot(x[19:77], y[19:77], color=color, linestyle=dash)
-        tip = {"arrowstyle": "-|>", "color": color, "linewidth": 2.5, "mutation_scale": 24}
-        ax.annotate("", (x[81], y[81]), (x[77], y[77]), arrowprops=tip)
-        ax.text(x[0], y[0], station, bbox=box, fontsize=16, ha="center", va="center")
-        side = "center" if abs(x[50]) < 0.1 else "left" if x[50] > 0 else "right"
-        ax.text(1.12 * x[50], 1.22 * y[50], gap, fontsize=14, color=color, ha=side, va="center")
-    ax.set(xlim=(-2.1, 2.1), ylim=(-1.4, 1.15), aspect="equal")
-    ax.axis("off")
-    return ax
-
-
 def plot_network(layers: Mapping[str, int], ax: Axes | None = None) -> Axes:
     """Return the Axes with a network drawn from left to right, one line for each weight.
 
@@ -147,21 +120,6 @@ def plot_network(layers: Mapping[str, int], ax: Axes | None = None) -> Axes:
             ax.text(*spot, label, fontsize=16, ha="center", va="center")
     ax.margins(0.15)
     ax.axis("off")
-    return ax
-
-
-def plot_curves(steps: Sequence[int], runs: Tensor, label: str, ax: Axes | None = None) -> Axes:
-    """Return the Axes with the mean of several runs, and a band from the lowest to the highest.
-
-    `runs` has shape (number of runs, len(steps)).
-    """
-    ax, runs = _axes(ax, label), shaped("runs", runs, "n", len(steps))
-    low, high = runs.aminmax(dim=0)
-    (line,) = ax.plot(steps, runs.mean(0), label=label)
-    ax.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    for edge in (low, high):
-        ax.plot(steps, edge, color=line.get_color(), linestyle=line.get_linestyle(), linewidth=0.8)
-    ax.legend()
     return ax
 
 
@@ -191,17 +149,6 @@ def plot_contours(
     ax.contour(a, b, values.view(a.shape), levels=levels, colors="0.55", linewidths=1)
     ax.set(xlabel="$w_1$", ylabel="$w_2$", aspect="equal", xlim=xlim, ylim=ylim)
     ax.grid(False)
-    return ax
-
-
-def plot_descent(path: Tensor, label: str, ax: Axes | None = None, **line) -> Axes:
-    """Return the Axes with a path of weights, (steps + 1, 2): a mark per step, a line between.
-
-    `line` goes to Matplotlib's `plot`.
-    """
-    ax, path = _axes(ax, label), shaped("path", path, "n", 2)
-    ax.plot(*path.T, **{"marker": "o", "label": label} | line)
-    ax.legend()
     return ax
 
 

@@ -39,10 +39,6 @@ def test_lines_are_drawn_through_the_given_points():
     assert_allclose(ax.lines[0].get_xydata(), torch.stack([x, x**3], 1).detach())
     assert plotting.plot_descent(X, "steps", ax) is ax
     assert_allclose(ax.lines[1].get_xydata(), X)
-    ax = plotting.plot_curves(range(2), torch.tensor([[1.0, 5], [3, 4], [8, 0]]), "mean")
-    assert_allclose([line.get_ydata() for line in ax.lines], [[4, 3], [1, 0], [8, 5]])
-    band = {tuple(point) for point in ax.collections[0].get_paths()[0].vertices}
-    assert band == {(0, 1), (1, 0), (0, 8), (1, 5)}
 
 
 def test_contours_are_level_sets_in_even_rings():

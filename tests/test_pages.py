@@ -191,6 +191,7 @@ def test_every_slide_fits_and_the_right_arrow_reaches_it(page, decks, name) -> N
     open_deck(page, decks, name)
     assert page.evaluate("performance.getEntriesByType('resource').map(e => e.name)") == []
     assert page.evaluate(MISFITS) == []
+    assert page.locator("section[style*='--code: 28px'] pre").count() > 0  # where there is room
     page.evaluate("Reveal.slide(0, 0, -1)")
     page.evaluate("window.seen = new Set([Reveal.getCurrentSlide()])")
     page.evaluate("Reveal.on('slidechanged', event => window.seen.add(event.currentSlide))")
@@ -202,6 +203,9 @@ def test_every_slide_fits_and_the_right_arrow_reaches_it(page, decks, name) -> N
 @each_notebook
 def test_links_lead_to_other_decks(page: Page, decks: Path, name: str) -> None:
     open_deck(page, decks, name)
+    title = page.locator("section.present section.present")
+    assert title.locator("img").count() == 1 and title.locator("nav a").count() == len(NOTEBOOKS)
+    assert title.locator("[aria-current]").inner_text() == title.locator("h1").inner_text()
     hrefs = page.evaluate("[...document.links].map(link => link.getAttribute('href'))")
     targets = [href for href in hrefs if not href.startswith(("#", "https:"))]
     assert [href for href in targets if not (decks / href).is_file()] == []
@@ -258,3 +262,18 @@ def test_a_cell_without_a_slide_type_is_left_out_and_links_lead_to_html() -> Non
     code = nbformat.v4.new_code_cell("def f():\n    pass\n\n\nf()")
     slides.prepare(code)
     assert code.source == "def f():\n    pass\n\nf()"
+
+
+def test_a_solution_follows_its_task_and_hints_wherever_the_notebook_has_it() -> None:
+    task, hint, summary, solution = (
+        nbformat.v4.new_code_cell(source, metadata={"slideshow": {"slide_type": kind}})
+        for source, kind in [
+            ('check("1.1", f)', "-"),
+            ("a hint", "notes"),
+            ("the summary", "slide"),
+            ('check("1.1", g)', "subslide"),
+        ]
+    )
+    for cells in [task, hint, solution, summary], [task, hint, summary, solution]:
+        slides.put_below_its_task(solution, cells)
+        assert cells == [task, hint, solution, summary]

@@ -12,6 +12,7 @@ from cycler import cycler
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -19,6 +20,8 @@ from torch import Tensor
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 BLUE, VERMILION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
 COLORS = 64
+# For numbers whose sign matters, and for two classes: white is in the middle.
+DIVERGING = LinearSegmentedColormap.from_list("diverging", [BLUE, "white", VERMILION])
 
 
 def set_style() -> None:
@@ -112,7 +115,7 @@ def plot_network(layers: Mapping[str, int], ax: Axes | None = None) -> Axes:
     ]
     for left, right in pairwise(spots):
         for start, end in product(left, right):
-            ax.plot(*zip(start, end, strict=True), color="0.6", linestyle="-", linewidth=1.5)
+            ax.plot(*zip(start, end, strict=True), color=BLUE, linestyle="-", linewidth=1.5)
     for (name, count), units in zip(layers.items(), spots, strict=True):
         for number, spot in enumerate(units, 1):
             label = f"${name}_{{{number}}}$" if count > 1 else f"${name}$"
@@ -155,7 +158,7 @@ def plot_contours(
 def plot_decision_boundary(
     model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor, ax: Axes | None = None
 ) -> Axes:
-    """Return the Axes with labeled points, the model's probability as shade, and its 1/2 line.
+    """Return the Axes with labeled points, the model's probability as color, and its 1/2 line.
 
     `model` maps (m, 2) points to (m,) logits; `X` is (n, 2), `y` is (n,) of 0 and 1.
     """
@@ -168,7 +171,7 @@ def plot_decision_boundary(
     a, b = torch.meshgrid(*sides, indexing="xy")
     with torch.no_grad():
         p = torch.sigmoid(model(torch.stack([a, b], dim=-1).view(-1, 2))).view(a.shape)
-    ax.contourf(a, b, p, levels=[0, 0.25, 0.5, 0.75, 1], cmap="cividis", alpha=0.35)
+    ax.contourf(a, b, p, levels=[0, 0.25, 0.5, 0.75, 1], cmap=DIVERGING, alpha=0.35)
     ax.contour(a, b, p, levels=[0.5], colors=BLACK)
     for label, color, marker in (0, BLUE, "o"), (1, VERMILION, "^"):
         ax.scatter(*X[y == label].T, c=color, marker=marker, s=28, label=f"y = {label}")

@@ -1,9 +1,9 @@
 // When the formulas stand: fit the pictures to their slides, then hand over to reveal.js.
-const HEIGHT = 720, WIDTH = 1168, SMALLEST = 240, GROWTH = 1.5;
+const HEIGHT = 720, WIDTH = 1168, SMALLEST = 240, GROWTH = 1.5, CODE = { smallest: 19, largest: 28 };
 
 // Pictures take the room that the text leaves, and give some of theirs where it leaves none.
 function fit(slide) {
-  const pictures = [...slide.querySelectorAll(".outputs > div img")];
+  const pictures = [...slide.querySelectorAll(".outputs > div img, .opening img")];
   const room = HEIGHT - 1 - slide.scrollHeight;
   const changes = pictures.map((p) =>
     room > 0 ? p.height * Math.min(GROWTH - 1, WIDTH / p.width - 1) : Math.min(0, SMALLEST - p.height));
@@ -14,6 +14,22 @@ function fit(slide) {
 // Text becomes smaller where even the smallest pictures leave it no room.
 function shrink(slide) {
   for (let size = 26; slide.scrollHeight > HEIGHT && size >= 12; size--) slide.style.fontSize = `${size}px`;
+}
+
+// Code and outputs become larger as long as no line has to be longer than the slide.
+function grow(slide) {
+  const blocks = [...slide.querySelectorAll("pre:not(aside pre)")];
+  const sizes = (size) => blocks.map((block) => block.clientHeight / size);
+  const least = sizes(CODE.smallest);
+  for (let size = CODE.smallest + 1; size <= CODE.largest; size++) {
+    slide.style.setProperty("--code", `${size}px`);
+    const wrapped = sizes(size).some((height, i) => height > least[i] + 0.5);
+    const cut = blocks.some((block) => block.scrollWidth > block.clientWidth);
+    if (wrapped || cut || slide.scrollHeight > HEIGHT) {
+      slide.style.setProperty("--code", `${size - 1}px`);
+      return;
+    }
+  }
 }
 
 function repeat(title, slide) {
@@ -35,6 +51,7 @@ function start() {
     slide.append(...slide.querySelectorAll("aside.notes")); // in a fragment only the first is shown
     fit(slide);
     shrink(slide);
+    if (!slide.style.fontSize) grow(slide);
   }
   document.body.classList.remove("unfitted");
   const ready = new Promise((done) => Reveal.on(printing ? "pdf-ready" : "ready", done));

@@ -365,7 +365,7 @@ def cells(tag):
     """The cells of all notebooks with this tag, each with its notebook."""
     for path in sorted(ROOT.glob("notebooks/*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
-            if tag in cell.metadata.get("tags", []):
+            if cell.cell_type == "code" and tag in cell.metadata.get("tags", []):
                 number = re.search(r'^check\("([\d.]+)"', cell.source, re.M)[1]
                 yield pytest.param(path, cell.source, number, id=f"{tag} {number}")
 

@@ -107,7 +107,7 @@ def test_page_is_readable_in_light_and_dark(page: Page, site: Path, name: str) -
 def test_solutions_are_folded_until_asked_for(page: Page, site: Path, name: str) -> None:
     open_page(page, site, name)
     solutions = page.locator(".tag_hide-cell")
-    assert solutions.count() == sum("solution" in c.metadata.get("tags", []) for c in cells(name))
+    assert solutions.count() == sum("hide-cell" in c.metadata.get("tags", []) for c in cells(name))
     for solution in solutions.all():
         assert not solution.locator("pre").first.is_visible()
         solution.locator("summary").click()

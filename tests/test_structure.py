@@ -163,23 +163,21 @@ def code_is_plain(nb: NotebookNode) -> Problems:
 
 
 def skeleton_is_complete(nb: NotebookNode) -> Problems:
-    """A numbered title, the setup cell first, and exercises and summary at the end."""
+    """A numbered title, the setup cell first, and exercises, summary, and solutions at the end."""
     if not re.match(r"# \d\. \w", nb.cells[0].source):
         yield "the first line is not `# N. Verb and object`"
     if [n for n, cell in enumerate(code_cells(nb), 1) if "setup" in tags(cell)] != [1]:
         yield "the setup cell is not In[1]"
     text = "\n".join(map(prose, nb.cells))
-    if re.findall(r"^## (?:[\d.]+ )?(.*?)\s*$", text, re.MULTILINE)[-2:] != [
-        "Exercises",
-        "Summary",
-    ]:
-        yield "the last two sections are not Exercises and Summary"
+    titles = re.findall(r"^## (?:[\d.]+ )?(.*?)\s*$", text, re.MULTILINE)
+    if titles[-3:] != ["Exercises", "Summary", "Solutions"]:
+        yield "the last three sections are not Exercises, Summary, and Solutions"
 
 
 def exercises_are_complete(nb: NotebookNode) -> Problems:
     """As many stubs that say so, with hints, as folded solutions that are found correct."""
     stubs, solutions = (
-        [cell for cell in nb.cells if tag in tags(cell)] for tag in ("exercise", "solution")
+        [cell for cell in code_cells(nb) if tag in tags(cell)] for tag in ("exercise", "solution")
     )
     if len(stubs) != len(solutions) or not stubs:
         yield f"{len(stubs)} exercises, {len(solutions)} solutions"

@@ -59,7 +59,7 @@ def build(path: Path, folder: Path) -> Path:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         prepare(cell)
-    for cell in [cell for cell in notebook.cells if "solution" in cell.metadata.get("tags", [])]:
+    for cell in [cell for cell in notebook.cells if "hide-cell" in cell.metadata.get("tags", [])]:
         put_below_its_task(cell, notebook.cells)
     notebook.cells[0].source += opening(path, notebook)
     exporter = SlidesExporter(

@@ -115,6 +115,17 @@ def test_solutions_are_folded_until_asked_for(page: Page, site: Path, name: str)
 
 
 @each_notebook
+def test_an_answer_waits_until_its_reader_asks_for_it(page: Page, site: Path, name: str) -> None:
+    open_page(page, site, name)
+    answers, buttons = page.locator("[hidden]"), page.locator("blockquote button")
+    assert buttons.count() == sum(c.source.count("> **Predict**") for c in cells(name))
+    assert not page.locator("blockquote:has(button) + .cell .cell_output").first.is_visible()
+    while buttons.count():
+        buttons.locator("visible=true").first.click()
+    assert answers.count() == 0
+
+
+@each_notebook
 def test_html_outputs_are_on_the_page_as_they_are(site: Path, name: str) -> None:
     text = (site / f"{name}.html").read_text("utf-8")
     for cell in cells(name):

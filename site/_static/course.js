@@ -1,7 +1,7 @@
 // A Predict waits for its reader: what follows it, from the first output on, opens with a button.
 function ask(question) {
   const answers = [], button = document.createElement("button");
-  button.className = "btn btn-outline-primary btn-sm mt-2";
+  button.className = "btn btn-primary btn-sm mt-2";
   button.textContent = "Reveal";
   function reveal() {
     for (const answer of answers) answer.hidden = false;

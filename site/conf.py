@@ -18,7 +18,7 @@ copyright = "2026, the authors of the course. Code: MIT License; prose and figur
 extensions = ["myst_nb", "sphinx_copybutton"]
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"  # the pages show the stored outputs
-nb_code_prompt_show, nb_code_prompt_hide = "Show the solution", "Hide the solution"
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
 copybutton_selector = "div.cell_input pre, div.highlight-bash pre"
 mathjax_path = "tex-svg.js"  # one file, fonts included
 mathjax3_config = {"options": {"enableMenu": False}}  # Tab skips formulas
@@ -69,6 +69,4 @@ def fold_drawings(notebook):
         tags, outputs = cell["metadata"].get("tags", []), cell.get("outputs", [])
         if "slide-output" in tags and any("image/png" in o.get("data", {}) for o in outputs):
             tags.append("hide-input")
-            prompts = {"code_prompt_show": "Show the code", "code_prompt_hide": "Hide the code"}
-            cell["metadata"].setdefault("mystnb", {}).update(prompts)
     return json.dumps(notebook)

@@ -89,17 +89,16 @@ def clean(cell: NotebookNode) -> None:
     """Take out what changes from run to run; store pictures, and their texts for MyST-NB."""
     for key in ("execution", "ExecuteTime", "executionInfo", "mystnb"):
         cell.metadata.pop(key, None)
-    texts, width = [], 0
+    texts = []
     for output in cell.get("outputs", []):
         if "traceback" in output:
             output.traceback = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output.traceback]
         picture = output.get("metadata", {}).get("image/png", {})
         texts += [picture["alt"]] if "alt" in picture else []
-        width = picture.get("width", width)
         if "save" in picture:
             (FIGURES / f"{picture['save']}.png").write_bytes(b64decode(output.data["image/png"]))
-    if texts:  # MyST-NB gives all pictures of a cell one text and one width
-        cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts), "width": f"{width}px"}}
+    if texts:  # MyST-NB gives all pictures of a cell one text
+        cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts)}}
 
 
 def store(notebooks: dict[Path, NotebookNode]) -> None:

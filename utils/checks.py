@@ -147,6 +147,8 @@ def _unnamed(got: Tensor, want: Tensor, tolerance: float) -> str:
     if got.shape != want.shape:
         index = ": is a [0] missing?" if got.shape == (1, *want.shape) else ""
         return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}{index}"
+    if close(got, want, 1e5 * tolerance):
+        return "almost right: is something approximated?"
     for factor, told in FACTORS.items():
         if close(got / factor, want, tolerance):
             return told
@@ -195,13 +197,13 @@ class Attempt:
         got, answers = as_numbers(got), {told: as_numbers(a) for told, a in answers.items()}
         want = answers["correct"]
         got = got.reshape(()) if got.numel() == 1 and not want.ndim else got
-        digits = 1e-9 if got.dtype == torch.float64 else 20 * torch.finfo(got.dtype).eps
-        tolerance = digits * want.abs().max().item()
+        scale = want.abs().max().item()
+        tolerance = scale * max(1e-9, 20 * torch.finfo(got.dtype).eps)
         named = [told for told, answer in answers.items() if close(got, answer, tolerance)]
         if not named:
             outside = _read_from_outside(self.function)
             named = [otherwise or _unnamed(got, want, tolerance) + outside]
         if named[0] != "correct":
             raise Mistake(f"{name}{named[0]}")
-        if got.dtype != torch.float64:
+        if not close(got, want, 1e-9 * scale):
             self.notes.append(f"only to the digits of {got.dtype}: the check runs in float64")

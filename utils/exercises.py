@@ -29,7 +29,8 @@ X, Y = _random(7, 3), _random(7, seed=1)
 W, START = _vector(1.7, -0.4, -1.4), _vector(-0.6, 0.5, 1.3)
 LABELS = _vector(1, 0, 0, 1, 0, 1, 1)
 LOGITS = _vector(1.3, -1.2, 0.3, 2.5, -0.4, -0.7, 1.8)[:, None]
-SHARDS = [*zip(X.split([4, 2, 1]), Y.split([4, 2, 1]), strict=True)]  # of three workers
+SIZES = [4, 2, 1]  # rows of three parts or workers
+SHARDS = [*zip(X.split(SIZES), Y.split(SIZES), strict=True)]
 
 
 def _trained(
@@ -51,7 +52,7 @@ def _mean_square(w: Tensor) -> Tensor:
 
 def _sharded(*scales: float) -> Callable:
     """Return a loss: the workers' half sums of squares, each times its scale."""
-    rows = _vector(*scales).repeat_interleave(torch.tensor([4, 2, 1]))
+    rows = _vector(*scales).repeat_interleave(torch.tensor(SIZES))
     return lambda w: (rows * (X @ w - Y).square()).sum() / 2
 
 
@@ -143,9 +144,7 @@ class Exercises(Attempt):
         u, v = (row.clone().requires_grad_() for row in _random(2, 3))
         f = ((u + v) * (v + 2 * u)).sum()  # the first sum hands the same tensor to u and to v
         first, second = (v + 2 * u).detach(), (u + v).detach()
-        got = self(f)
-        self.compare(got[u], {"correct": first + 2 * second, NOT_DONE: 2 * second})
-        self.compare(got[v], {"correct": first + second})
+        self.compare(self(f)[u], {"correct": first + 2 * second, NOT_DONE: 2 * second})
 
     def exercise_2_4(self):
         e = X.exp()
@@ -311,7 +310,8 @@ class Exercises(Attempt):
             "the fit diverges": math.nan * want,
             "centering fits another model, with an intercept: scale the columns only": centered,
         }
-        for name, size in ("length", inputs.square().mean(0).sqrt()), ("deviation", inputs.std(0)):
+        sizes = {"root mean square": inputs.square().mean(0).sqrt(), "deviation": inputs.std(0)}
+        for name, size in sizes.items():
             answers[f"convert the weights back: divide each by its column's {name}"] = want * size
             answers[f"converted the wrong way: divide by the column's {name}"] = want * size**2
         self.compare(self(inputs, Y), answers)
@@ -418,9 +418,9 @@ class Exercises(Attempt):
             self.compare(self(rows, tolerance), answers)
 
     def exercise_6_2(self):
-        observed, sizes = torch.tensor([True, False, True, True, True, True, False]), [4, 2, 1]
+        observed = torch.tensor([True, False, True, True, True, True, False])
         labels = torch.where(observed, Y, math.nan)
-        columns = X.clone().split(sizes), labels.split(sizes), observed.split(sizes)
+        columns = [tensor.split(SIZES) for tensor in (X.clone(), labels, observed)]
         parts = [*zip(*columns, strict=True)]
         first, second = (A[o].T @ (A[o] @ W - b[o]) for A, b, o in parts[:2])  # of 3 and 2 rows
         answers = {

@@ -137,7 +137,7 @@ def _same(a: object, b: object) -> bool:
 
 def close(got: Tensor, want: Tensor, tolerance: float) -> bool:
     same_shape = got.shape == want.shape
-    return same_shape and torch.allclose(got.double(), want, 0, tolerance, equal_nan=True)
+    return same_shape and torch.allclose(got.double(), want, tolerance, tolerance, equal_nan=True)
 
 
 def _unnamed(got: Tensor, want: Tensor, tolerance: float) -> str:
@@ -147,7 +147,7 @@ def _unnamed(got: Tensor, want: Tensor, tolerance: float) -> str:
     if got.shape != want.shape:
         index = ": is a [0] missing?" if got.shape == (1, *want.shape) else ""
         return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}{index}"
-    if close(got, want, 1e5 * tolerance):
+    if close(got, want, 1e-4):
         return "almost right: is something approximated?"
     for factor, told in FACTORS.items():
         if close(got / factor, want, tolerance):
@@ -197,13 +197,12 @@ class Attempt:
         got, answers = as_numbers(got), {told: as_numbers(a) for told, a in answers.items()}
         want = answers["correct"]
         got = got.reshape(()) if got.numel() == 1 and not want.ndim else got
-        scale = want.abs().max().item()
-        tolerance = scale * max(1e-9, 20 * torch.finfo(got.dtype).eps)
+        tolerance = max(1e-7, 20 * torch.finfo(got.dtype).eps)
         named = [told for told, answer in answers.items() if close(got, answer, tolerance)]
         if not named:
             outside = _read_from_outside(self.function)
             named = [otherwise or _unnamed(got, want, tolerance) + outside]
         if named[0] != "correct":
             raise Mistake(f"{name}{named[0]}")
-        if not close(got, want, 1e-9 * scale):
+        if not close(got, want, 1e-7):
             self.notes.append(f"only to the digits of {got.dtype}: the check runs in float64")

@@ -94,6 +94,7 @@ class Exercises(Attempt):
             "row i is the sum of rows 0 to i: .grad accumulates from pass to pass": J.cumsum(0),
             "your rows are summed into one: run one backward pass per output": J.sum(0),
             "all your rows are the same tensor .grad: stack copies of it": J.sum(0).expand(2, 3),
+            "you stacked .grad itself, and then set it to zero: stack copies of it": 0 * J,
         }
         got = self(lambda t: torch.stack([t.prod(), t[0] ** 2 - t[2] ** 3]), W)
         self.compare(got, answers)
@@ -186,6 +187,7 @@ class Exercises(Attempt):
             "the last gradient is not used: step() must come after backward()": "srb",
         }
         right = losses["correct"]
+        losses = losses | {"the sign of the update is flipped": lambda *w: -right(*w)}
         answers = {told: _trained(loss, start, **training) for told, loss in losses.items()}
         answers |= {told: _trained(right, start, o, **training) for told, o in orders.items()}
         answers["the weights are nan"] = math.nan * answers["correct"]

@@ -124,6 +124,7 @@ def optimize(container: type) -> bool:
 
 column, labels = torch.full((3, 1), 0.6), torch.tensor([0.0, 1.0, 1.0])
 layer, doubles = nn.Linear(3, 1), torch.from_numpy(np.ones((2, 3)))
+floats, whole = torch.ones(2, 3), torch.tensor(3)
 on_gpu = torch.ones(2, device="meta")  # a stand-in
 
 CASES = [  # how the quote in the index begins, a run that says it, and the fix, which is true
@@ -161,11 +162,10 @@ CASES = [  # how the quote in the index begins, a run that says it, and the fix,
     ("can't convert", lambda: on_gpu.numpy(), lambda: leaf(3).detach().cpu().numpy() == 3),
     ("Boolean value", lambda: bool(labels > 0), lambda: labels.where(labels > 0, 7).sum() == 9),
     ("vmap", lambda: vmap(Tensor.item)(labels), lambda: vmap(Tensor.abs)(labels)[1]),
-    (
-        "mat1 .* same|expected .* D",
-        lambda: layer(doubles),
-        lambda: layer(doubles.float()).requires_grad,
-    ),
+    ("only Tensors", lambda: whole.requires_grad_(), lambda: whole.float().requires_grad_() == 3),
+    ("mat1 .* same", lambda: layer(doubles), lambda: layer(doubles.float()).requires_grad),
+    ("expected m1", lambda: doubles @ floats.T, lambda: (doubles.float() @ floats.T).sum() == 12),
+    ("addmv|expected .* [DF]", lambda: floats @ doubles[0], lambda: floats[0] @ floats[1] == 3),
     ("Found dtype", lambda: mixed(doubles[0, :1]), lambda: mixed(doubles[0, :1].float()) is None),
     ("expected (target|.*Long)", lambda: entropy(labels), lambda: entropy(labels.long())),
     ("0D or", lambda: entropy(labels[:, None].long()), lambda: entropy(labels.long())),

@@ -1,7 +1,7 @@
 """The pictures say what the graph holds; nothing in them overlaps or is too small to read."""
 
 import re
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
 
 import matplotlib.pyplot as plt
@@ -15,9 +15,8 @@ from matplotlib.transforms import Bbox
 from torch.nn import functional as F
 
 from utils import course
-from utils.drawing import INK, draw_graph
+from utils.drawing import draw_graph, number_texts
 from utils.graph import GraphError, backward_table, read_graph
-from utils.plotting import BLUE, VERMILION
 
 
 def number(value):
@@ -53,18 +52,30 @@ def network():
 def several_uses():
     x, y = number(2.0), number(0.0)
     p, q = x * y, x.sin() / y
-    return read_graph(p + q + x**2, {"x": x, "y": y, "p": p, "q₁": q})
+    return read_graph(p + q + x**2, {"x": x, "y": y, "p": p, "q1": q})
 
 
 def leaf():
     return read_graph(number(2.0), {})
 
 
+def random_graph(seed):
+    """Return a graph of two inputs and six results, each of one to three tensors before it."""
+    choose = np.random.default_rng(seed).choice
+    names = {"x": number(0.5), "y": number(-1.5)}
+    for i in range(6):
+        parts = [names[name] for name in choose([*names], choose([1, 2, 3]))]
+        names[f"z{i}"] = sum(t.sin() * (k + 1) for k, t in enumerate(parts))
+    f = sum(names.values())
+    return read_graph(f, {name: names[name] for name in choose([*names], 6, replace=False)})
+
+
 CASES = [polynomial, least_squares, network, several_uses, leaf]
+CASES += [partial(random_graph, seed) for seed in range(6)]
 
 
 class Picture:
-    """What appears in a drawn figure, in its pixels."""
+    """What appears in a drawn figure, in its pixels, by gid."""
 
     def __init__(self, graph, **options):
         plt.close("all")
@@ -76,32 +87,14 @@ class Picture:
         self.key = ax.get_legend().get_texts()
         self.texts = {t: t.get_window_extent() for t in [*ax.texts, *self.key]}
         self.areas = {p: p.get_window_extent() for p in ax.patches if type(p) is FancyBboxPatch}
-        edges = {p: to_rgb(p.get_edgecolor()) for p in self.areas}
-        self.boxes = [self.areas[p] for p in self.areas if edges[p] == to_rgb(INK)]
-        self.labels = [self.areas[p] for p in self.areas if edges[p] == to_rgb(VERMILION)]
-        self.badges = [box for box in self.areas.values() if self.inside(box) == ["+="]]
-        self.arrows = {}
+        outlines = {p.get_gid(): box for p, box in self.areas.items()}
+        self.outlines = {g[:-8]: box for g, box in outlines.items() if g.endswith("-outline")}
+        self.arrows, self.said = {}, {}
         for arrow in (patch for patch in ax.patches if type(patch) is FancyArrowPatch):
             path = ax.transData.transform_path(arrow.get_path())
-            self.arrows[arrow] = path.to_polygons(closed_only=False)[0]
-
-    def inside(self, box):
-        """Return the texts whose middle is in a box, from top to bottom."""
-        inside = [t for t, extent in self.texts.items() if box.contains(*middle(extent))]
-        return [t.get_text() for t in sorted(inside, key=lambda t: -middle(self.texts[t])[1])]
-
-    def symbol_at(self, point):
-        """Return the symbol of the tensor whose box is nearest to a point."""
-        away = [max(*(b.min - point), *(point - b.max)) for b in self.boxes]
-        return symbol(self.inside(self.boxes[int(np.argmin(away))]))
-
-    def box(self, name):
-        [lines] = [lines for lines in map(self.inside, self.boxes) if symbol(lines) == name]
-        return lines[1:]
-
-
-def symbol(lines):
-    return lines[1].strip("$").split(" = ")[0]
+            self.arrows[arrow.get_gid()[:-6]] = Path(path.to_polygons(closed_only=False)[0])
+        for text in ax.texts:  # in the order in which they are read
+            self.said.setdefault(text.get_gid().partition("-")[0], []).append(text.get_text())
 
 
 def middle(box):
@@ -123,62 +116,89 @@ def picture(case):
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_overlaps_and_all_can_be_read(case):
     shown = picture(case)
-    outer = [*shown.boxes, *shown.labels, *shown.badges]
+    outer = list(shown.outlines.values())
     pairs = [*combinations(shown.texts.values(), 2), *combinations(outer, 2)]
     assert all(Bbox.intersection(a.padded(-1), b) is None for a, b in pairs)
-    scale = min(1280 / shown.figure.bbox.width, 720 / shown.figure.bbox.height)  # in a slide
     for text, extent in shown.texts.items():
+        is_order = text.get_bbox_patch() is not None
         around = [box for box in outer if Bbox.intersection(box, extent)]
-        assert len(around) == (text not in shown.key), text.get_text()
+        assert len(around) == (not is_order and text not in shown.key), text.get_text()
         for box in [shown.figure.bbox, *around]:
             assert np.all(box.min <= extent.min) and np.all(extent.max <= box.max), text.get_text()
-        assert text.get_fontsize() * shown.figure.dpi / 72 * min(scale, 1) >= 16
+        assert text.get_fontsize() * shown.figure.dpi / 72 >= 16
         behind = [p for p, box in shown.areas.items() if box.contains(*middle(extent))]
-        color = max(behind, key=lambda p: p.get_zorder()).get_facecolor() if behind else "white"
+        behind = [text.get_bbox_patch()] if is_order else behind
+        color = max(behind, key=lambda p: p.get_zorder()).get_facecolor()[:3] if behind else "white"
         assert contrast(color, text.get_color()) >= 4.5, text.get_text()
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_arrows_lead_between_their_own_boxes_through_their_own_label(case):
+    shown, nodes = picture(case), picture(case).graph.nodes
+    for k, edge in enumerate(shown.graph.edges):
+        source, target = (nodes.index(node) for node in (edge.source, edge.target))
+        forward, backward = shown.arrows[f"forward{k}"], shown.arrows[f"backward{k}"]
+        end = f"badge{source}" if len(edge.source.parts) > 1 else f"box{source}"
+        meets = [
+            (forward.vertices[0], f"box{source}"),
+            (forward.vertices[-1], f"box{target}"),
+            (backward.vertices[0], f"box{target}"),
+            (backward.vertices[-1], end),
+        ]
+        for point, part in meets:
+            assert shown.outlines[part].padded(6).contains(*point), part
+        for part, box in shown.outlines.items():
+            ways = forward, backward
+            crossed = [way.intersects_bbox(box.padded(-1), filled=False) for way in ways]
+            assert part.startswith("badge") or crossed == [False, part == f"local{k}"]
+
+
+def test_forward_arrows_run_apart_and_are_level_beside_a_box_that_is_their_own():
+    for case in CASES:
+        forward = [way for part, way in picture(case).arrows.items() if part[0] == "f"]
+        ends = np.array([point for way in forward for point in way.vertices[[0, -1]]])
+        assert all(np.linalg.norm(a - b) > 25 for a, b in combinations(ends, 2))
+        if case in (polynomial, least_squares, network):  # no need to cross
+            assert not any(a.intersects_path(b, filled=False) for a, b in combinations(forward, 2))
+    shown = picture(polynomial)
+    for k in (2, 3):  # from x, which is used twice
+        way = shown.arrows[f"forward{k}"].vertices
+        at_label = np.interp(middle(shown.outlines[f"local{k}"])[0], *way.T)
+        assert abs(at_label - way[-1, 1]) < 2 < abs(way[0, 1] - way[-1, 1])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_numbers_are_those_of_the_graph_and_sums_have_the_order_of_their_arrows(case):
     shown = picture(case)
-    found = {BLUE: [], VERMILION: []}
-    for arrow, points in shown.arrows.items():
-        color = BLUE if to_rgb(arrow.get_edgecolor()) == to_rgb(BLUE) else VERMILION
-        assert (arrow.get_linestyle() in ("-", "solid")) == (color == BLUE)
-        ends = [shown.symbol_at(point) for point in (points[0], points[-1])]
-        source, target = ends if color == BLUE else ends[::-1]
-        found[color].append(tuple(re.sub(r"[\W_]|mathrm", "", name) for name in (source, target)))
-        way = Path(points)
-        assert not any(way.intersects_bbox(box.padded(-1), filled=False) for box in shown.boxes)
-        crossed = [b for b in shown.labels if way.intersects_bbox(b.padded(-1), filled=False)]
-        assert len(crossed) == (color == VERMILION)
-        fraction = rf"$\dfrac{{\partial {target}}}{{\partial {source}}}"
-        assert all(shown.inside(box)[0].startswith(fraction) for box in crossed)
-    pairs = [(edge.source.name, edge.target.name) for edge in shown.graph.edges]
-    pairs = sorted((a.replace("₁", "1"), b.replace("₁", "1")) for a, b in pairs)
-    assert sorted(found[BLUE]) == sorted(found[VERMILION]) == pairs
-    several = [len(node.parts) for node in shown.graph.nodes if len(node.parts) > 1]
-    rooms = [badge.padded(0.15 * shown.figure.dpi) for badge in shown.badges]
-    ends = [points[-1] for points in shown.arrows.values()]
-    assert sorted(sum(room.contains(*p) for p in ends) for room in rooms) == sorted(several)
+    texts = {t.get_gid(): t.get_text() for t in shown.texts if t.get_gid()}
+    drawn = {gid.removesuffix("-number"): text for gid, text in texts.items() if "number" in gid}
+    assert drawn == {part: text for part, text in number_texts(shown.graph).items() if text}
+    for i, node in enumerate(shown.graph.nodes):
+        arriving = [k for k, edge in enumerate(shown.graph.edges) if edge.source is node]
+        orders = [texts.get(f"local{k}-order") for k in arriving]
+        meet = len(arriving) > 1
+        assert orders == [str(n) if meet else None for n, _ in enumerate(arriving, 1)]
+        assert (f"badge{i}" in shown.outlines) == meet
+        total = " + ".join(f"{shown.graph.edges[k].sent.item():.4g}" for k in arriving[:4] if meet)
+        total = total.replace("-", "−").replace("+ −", "− ")
+        assert not 2 <= len(arriving) <= 4 or drawn[f"sum{i}"].startswith(f"{total} = ")
 
 
 def test_the_pictures_show_values_local_and_total_derivatives():
-    shown = picture(polynomial)
-    total = r"$\dfrac{d f}{d x} = 48 - 3 = \mathbf{45}$"
-    assert shown.box("x") == ["$x$", r"$\mathbf{4}$", total]
-    assert shown.box("z_{1}")[:2] == ["$z_{1} = x^3$", r"$\mathbf{64}$"]
-    labels = [line for box in shown.labels for line in shown.inside(box)]
-    assert r"$\dfrac{\partial z_{1}}{\partial x} = 3x^2 = 48$" in labels
-    assert r"$\dfrac{\partial z_{2}}{\partial x} = -3$" in labels
+    said = picture(polynomial).said  # z2 was computed first
+    assert said["box3"] == ["Input", "$x$"] and said["value3"] == ["4"]
+    assert said["sum3"] == [r"$\dfrac{d f}{d x} =$", "48 − 3 = 45"]
+    assert said["local2"] == [r"$\dfrac{\partial z_{1}}{\partial x} = 3x^2 =$", "48", "1"]
+    assert said["local3"] == [r"$\dfrac{\partial z_{2}}{\partial x} = -3$", "2"]
     gradients = r"gradients, backward: local $\partial$, total $d$"
-    assert [text.get_text() for text in shown.key] == ["values, forward", gradients]
-    shown = picture(least_squares)
-    assert shown.box("z_{1}")[1] == r"$\mathbf{({-}2, {-}3, 1)} \in \mathbb{R}^{3}$"
-    fraction, shape = r"$\dfrac{\partial z_{1}}{\partial w} = X$", r"$ \in \mathbb{R}^{3{\times}2}$"
-    assert [fraction, shape] in [shown.inside(box) for box in shown.labels]
-    assert picture(network).box("W_{1}")[1] == r"$W_{1} \in \mathbb{R}^{2{\times}10}$"
-    assert picture(several_uses).box("q_{1}")[1] == r"$\mathbf{\mathrm{inf}}$"
+    keys = [text.get_text() for text in picture(polynomial).key]
+    assert keys == ["values, forward", gradients]
+    said = picture(least_squares).said
+    assert said["value1"] == ["(−2, −3, 1)", r"$\in \mathbb{R}^{3}$"]
+    symbol = r"$\dfrac{\partial z_{1}}{\partial w} = X$"
+    assert said["local1"] == [symbol, r"$\in \mathbb{R}^{3{\times}2}$"]
+    assert r"$W_{1} \in \mathbb{R}^{2{\times}10}$" in sum(picture(network).said.values(), [])
+    assert ["inf"] in picture(several_uses).said.values()
 
 
 def test_the_text_is_the_backward_pass_or_says_how_values_come_about():
@@ -189,12 +209,12 @@ def test_the_text_is_the_backward_pass_or_says_how_values_come_about():
     shown = Picture(graph, backward=False)
     assert "Input: w = (1, -1)" in shown.alt and "z1 = Xw - y = (-2, -3, 1), from w;" in shown.alt
     assert not re.search("gradient|local|[d∂]f", shown.alt + "".join(map(str, shown.texts)))
-    assert not shown.labels and not shown.badges and len(shown.arrows) == len(graph.edges)
+    assert {part[:3] for part in shown.outlines} == {"box"} and len(shown.arrows) == 2
 
 
 def test_what_cannot_be_drawn_is_refused_with_advice():
     x = number(2.0)
-    with pytest.raises(GraphError, match=r"draw_graph needs a Graph: draw_graph\(read_graph\("):
+    with pytest.raises(GraphError, match=r"needs a Graph, such as read_graph\("):
         draw_graph(x**2)
     with pytest.raises(GraphError, match=r"50% x.* is not TeX: write \\% for %"):
         draw_graph(read_graph(x**2, {"x": x}, formulas={"f": "50% x"}))

@@ -6,6 +6,8 @@ import re
 import shutil
 from zipfile import ZIP_DEFLATED, ZipFile
 
+import nbformat
+
 from utils.course import REPO_URL, ROOT
 
 PAGES = ["site/*.md", "notebooks/*.ipynb", "figures/*.png"]
@@ -49,6 +51,10 @@ def setup(app):
     with ZipFile(app.srcdir / "course.zip", "w", ZIP_DEFLATED) as archive:
         for path in (path for pattern in DOWNLOAD for path in ROOT.glob(pattern)):
             archive.write(path, f"course/{path.relative_to(ROOT)}")
+    cells = nbformat.read(next(ROOT.glob("notebooks/01_*.ipynb")), as_version=4).cells
+    outputs = [output.get("data", {}) for cell in cells for output in cell.get("outputs", [])]
+    (hero,) = (data["text/html"] for data in outputs if "text/html" in data)
+    (app.srcdir / "hero.html").write_text(hero, "utf-8")
     if REPO_URL:
         app.tags.add("colab")
     app.connect("source-read", prepare)

@@ -220,7 +220,7 @@ def describe(graph: Graph, backward: bool) -> str:
 def _places(ax: Axes, graph: Graph, numbers: Mapping[str, str]) -> tuple[list, list, list]:
     """Return the boxes, the routes of the edges, and the columns with the places of both.
 
-    Boxes stand in every second column, as near to the output as their uses allow.
+    Boxes are in every second column, as near to the output as their uses allow.
     """
     depth, backward = dict.fromkeys(graph.nodes, 0), "sum0" in numbers
     for edge in graph.edges:  # a target comes before its sources

@@ -407,7 +407,7 @@ def _path(ax: Axes, points: Sequence[tuple[float, float]]) -> str:
 
 
 def _ends(ax: Axes, xs: Sequence[float]) -> list[float]:
-    """Return where the slider's first and last number stand in a picture, for dragging."""
+    """Return where the slider's first and last number are in a picture, for dragging."""
     return [round(ax.transData.transform((x, 0))[0], 1) for x in (xs[0], xs[-1])]
 
 

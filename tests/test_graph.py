@@ -240,10 +240,7 @@ Z, U = X**3, 3 * V
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        (
-            lambda: replay_backward(2.5),
-            "the output has no graph: give a real tensor, before .item()",
-        ),
+        (lambda: replay_backward(2.5), "the output has no graph: give a real tensor, before"),
         (lambda: replay_backward(X.detach()), "the output has no graph: .* with requires_grad"),
         (lambda: replay_backward(X * 1j), "the output has no graph: give a real tensor"),
         (lambda: replay_backward(U), r"has shape \(1001,\): reduce it"),
@@ -252,10 +249,7 @@ Z, U = X**3, 3 * V
         (lambda: read_graph(Z, {"x": X, "y": X}), r"unlike \['x'\]"),
         (lambda: read_graph(Z, {"f": X}), r"unlike \['f'\]"),
         (lambda: read_graph(Z, {}, {"y": "Y"}, {"u": "U"}), r"unlike \['u', 'y'\]"),
-        (
-            lambda: read_graph(Z, {"x": X}, local={("x", "f"): ("1", 1)}),
-            "no edge .* only .*'f', 'x'",
-        ),
+        (lambda: read_graph(Z, {"x": X}, local={("x", "f"): ("1", 1)}), "no edge .* only .*'f'"),
         (lambda: read_graph(U.sum(), {"v": V, "u": U}), "u is too large for its Jacobian"),
     ],
 )

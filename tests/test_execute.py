@@ -1,10 +1,8 @@
 """`make run` and `make refresh`, on small notebooks; a cell is a tuple of source and tags."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -103,18 +101,3 @@ def test_refresh_writes_all_or_nothing(tmp_path):
     before = contents(tmp_path / "notebooks")
     assert command(tmp_path, "refresh").stderr == "\nn2_b and n3_c failed. Nothing was written.\n"
     assert contents(tmp_path / "notebooks") == before and contents(tmp_path / "figures") == {}
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send")
-def test_ctrl_c_ends_in_one_line_and_leaves_no_kernel(tmp_path):
-    sleep = "import os, time\nopen('pid', 'w').write(f'{os.getpid()}\\n')\ntime.sleep(60)"
-    make_course(tmp_path, n1_slow=[(sleep,)])
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-    process = subprocess.Popen([*COMMAND, "run"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    pid = tmp_path / "notebooks/pid"
-    while process.poll() is None and not (pid.exists() and pid.read_text().endswith("\n")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=20)[1] == "\nStopped before the end.\n"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(pid.read_text()), 0)

@@ -57,10 +57,9 @@ def test_address_reaches_its_places_alone_and_leaves_no_trace(copy, monkeypatch)
         assert f'"{COLAB}{name}"' in after["README.md"] and URL in setup_cell(copy, name)
         assert json.dumps(f'<a href="{COLAB}{name}">')[1:-1] in after[f"notebooks/{name}"]
     assert "".join(after.values()).count("octo/") == 1 + 3 * len(NAMES)
-    for address, texts in ((URL, after), ("", before)):  # what utils/course.py says is repeated
-        monkeypatch.setattr(stamp, "REPO_URL", address)
-        stamp.main()
-        assert contents(copy) == texts
+    monkeypatch.setattr(stamp, "REPO_URL", "")  # what utils/course.py says is written anew
+    stamp.main()
+    assert contents(copy) == before
 
 
 def test_no_place_is_stale_and_notebook_01_is_the_pattern(copy, monkeypatch):
@@ -72,9 +71,7 @@ def test_no_place_is_stale_and_notebook_01_is_the_pattern(copy, monkeypatch):
         assert text == (ROOT / name).read_text("utf-8"), f"{name}: run `make stamp`"
 
 
-@pytest.mark.parametrize(
-    "repo", ["name", "a/b/c", "https://x/y", 'a/b"', "a b/c", "a/b\n", "-a/b", "a/..", "a/b.git"]
-)
+@pytest.mark.parametrize("repo", ["name", "https://github.com/a/b", 'a/b"', "a b/c", "a/b.git"])
 def test_malformed_address_is_answered_in_one_line_and_nothing_is_written(repo, copy):
     before = contents(copy)
     with pytest.raises(SystemExit, match="REPO must look like owner/name, not .*nothing was wri"):

@@ -101,26 +101,19 @@ def found(done: subprocess.CompletedProcess) -> Path:
     return Path(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("folder", [".", "notebooks", "..", "../../elsewhere"])
-def test_course_is_found_from(folder, tmp_path):
+FOREIGN, VS_CODE = "import utils", "__vsc_ipynb_file__ = {!r} + '/notebooks/01.ipynb'"
+
+
+@pytest.mark.parametrize(
+    ("folder", "before"),
+    [(".", ""), ("notebooks", ""), ("notebooks", FOREIGN), ("..", ""), ("../elsewhere", VS_CODE)],
+)
+def test_course_is_found_twice_from_any_folder_and_beside_a_foreign_utils(folder, before, tmp_path):
     root = tmp_path / "à côté" / "course"
     file = make_course(root)
-    notebook = f"__vsc_ipynb_file__ = {str(root / 'notebooks/01.ipynb')!r}\n"
-    assert found(run(notebook * ("elsewhere" in folder) + SETUP, root / folder)) == file
-
-
-@pytest.mark.parametrize("foreign", ["utils.py", "utils/__init__.py", "utils/theirs.py"])
-@pytest.mark.parametrize("before", ["", "import utils\n"])
-def test_course_is_found_beside_a_foreign_utils(foreign, before, tmp_path):
-    file = make_course(tmp_path)
-    (tmp_path / "notebooks" / foreign).parent.mkdir(exist_ok=True)
-    (tmp_path / "notebooks" / foreign).touch()
-    assert found(run(before + SETUP, tmp_path / "notebooks")) == file
-
-
-def test_second_run_keeps_the_modules(tmp_path):
-    file = make_course(tmp_path)
-    assert found(run(f"{SETUP}\nkept = course\n{SETUP}\nassert course is kept", tmp_path)) == file
+    (root / "notebooks/utils.py").touch()
+    code = [before.format(str(root)), SETUP, "kept = course", SETUP, "assert course is kept"]
+    assert found(run("\n".join(code), root / folder)) == file
 
 
 def redirect(address: str) -> dict[str, str]:

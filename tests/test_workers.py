@@ -2,8 +2,6 @@
 
 import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -16,18 +14,9 @@ from utils.course import ROOT
 from utils.workers import together
 
 NOTEBOOK = (ROOT / "notebooks/06_scale.ipynb").read_text("utf-8")
-ONE_MACHINE, TWO_MACHINES = re.findall(r'^ *"torchrun (.*?)(?:\\n)?",?$', NOTEBOOK, re.MULTILINE)
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+ONE_MACHINE, _ = re.findall(r'^ *"torchrun (.*?)(?:\\n)?",?$', NOTEBOOK, re.MULTILINE)
 FAILURE = """from tests.test_workers import add, sys, together
 together(lambda rank, group: add(rank, group) if rank else sys.exit(0), 4, timeout=300)"""
-MACHINES = """
-for k in 1 2; do ip netns add $PREFIX$k; done
-ip link add eth0 netns ${PREFIX}1 type veth peer name eth0 netns ${PREFIX}2
-for k in 1 2; do
-    ip -n $PREFIX$k addr add 10.0.0.$k/24 dev eth0
-    for device in lo eth0; do ip -n $PREFIX$k link set $device up; done
-done
-"""
 
 
 def add(rank, group):
@@ -70,51 +59,19 @@ def test_a_worker_that_fails_is_reported_and_the_next_run_works(worker_2, error,
     assert len(together(add, 4)) == 4
 
 
-def run_all(commands: list[list[str]], **environment: str) -> str:
-    """Run all commands at once, command k with RANK k, and return what they print, or fail."""
-    common = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
-    started = [
-        subprocess.Popen(c, cwd=ROOT, env=common | {"RANK": str(k)}, stdout=-1, text=True)
-        for k, c in enumerate(commands)
-    ]
-    try:
-        printed = "".join(process.communicate(timeout=240)[0] for process in started)
-    finally:
-        [process.kill() for process in started]
-    assert [process.returncode for process in started] == [0] * len(started)
-    return printed
+def run(*command: str) -> str:
+    """Return what a command prints; fail if it does."""
+    how = {"cwd": ROOT, "env": os.environ | {"CUDA_VISIBLE_DEVICES": ""}, "timeout": 240}
+    command = [sys.executable, *command]
+    return subprocess.run(command, **how, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_a_process_that_fails_ends_without_waiting_or_aborting():
-    assert run_all([[sys.executable, "-c", FAILURE]]) == ""
-
-
-def agree(printed: str) -> bool:
-    """Return whether two workers say that they trained like each other and like one process."""
-    said = re.findall(r"of 2: differs from worker 0 by (.{5}), from one process by (.{5})", printed)
-    return len(said) == 2 and all(float(a) == 0 and float(b) < 1e-14 for a, b in said)
+    assert run("-c", FAILURE) == ""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="PyTorch for Windows comes without libuv")
-def test_ddp_script_by_torchrun():
-    assert agree(run_all([[*TORCHRUN, *ONE_MACHINE.split()]]))
-
-
-def test_ddp_script_started_by_hand():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    assert agree(run_all([[sys.executable, "notebooks/ddp.py"]] * 2, **where))
-
-
-@pytest.mark.skipif(not shutil.which("ip") or os.geteuid(), reason="needs root and iproute2")
-def test_ddp_script_on_two_machines():
-    prefix = f"course{os.getpid()}-"
-    try:
-        subprocess.run(["sh", "-ec", MACHINES], check=True, env=os.environ | {"PREFIX": prefix})
-        machine, start = ["ip", "netns", "exec"], [*TORCHRUN, *TWO_MACHINES.split()]
-        first, second = ([*machine, f"{prefix}{k}", *start] for k in (1, 2))
-        second[second.index("--node-rank") + 1] = "1"
-        assert agree(run_all([first, second], GLOO_SOCKET_IFNAME="eth0"))
-    finally:
-        [subprocess.run(["ip", "netns", "del", f"{prefix}{k}"]) for k in (1, 2)]
+def test_ddp_script_trains_two_workers_like_each_other_and_like_one_process():
+    printed = run("-m", "torch.distributed.run", *ONE_MACHINE.split())
+    said = re.findall(r"of 2: differs from worker 0 by (.{5}), from one process by (.{5})", printed)
+    assert len(said) == 2 and all(float(a) == 0 and float(b) < 1e-14 for a, b in said)

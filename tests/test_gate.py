@@ -91,7 +91,6 @@ SOUND = {
 BROKEN = {
     "wrong number": (cell("print(4)", ONE), NOW + r"-stdout: '1\\n'\n\+stdout: '4\\n'"),
     "wrong value": (cell("4", TWO), NOW + r"-text/plain: '2'\n\+text/plain: '4'"),
-    "no newline": (cell("print(1)", out("1")), NOW),
     "other order": (cell(f"print(1)\n{show(GRAY)}", GRAY, ONE), NOW),
     "other stream": (cell("print(1)", out("1\n", "stderr")), NOW),
     "output not stored": (cell("print(1)"), NOW),
@@ -101,7 +100,6 @@ BROKEN = {
     "measured, other size": (cell(show(GRAY), fig(png(size=(65, 48))), tag="measured"), "the size"),
     "other picture": (cell(show(GRAY), fig(png(188))), f"{PICTURE} 10.4 gray levels"),
     "one digit": (cell(show(fig(png(250, WIDE, "9"))), fig(png(250, WIDE, "8"))), PICTURE),
-    "half a picture": (cell(show(GRAY), fig(png()[:80])), "image file"),
     "error gone": (cell("1;", err("in-place"), tag=EXPECTED), "but raised nothing"),
     "error of another text": (cell(RAISE, err("leaf"), tag=EXPECTED), NOW + "-error: .*: leaf"),
     "error not tagged": (cell(RAISE, err("in-place")), "raised ValueError: in-place\n.*----> 1"),

@@ -54,11 +54,6 @@ def in_place(a, b):
     return c, row, c[:, :1]
 
 
-def complex_functions(a, b):
-    z = torch.view_as_complex(torch.stack([full(a), full(b)], -1))
-    return (a + 1j * b).abs(), (z * z.conj()).real, (1j * z).exp().imag + b, (z * a).angle()
-
-
 OPERATIONS = [  # from two tensors with shapes in SHAPES to one or several of such shapes
     lambda a, b: [a + b, a - 0.3 * b, -a],
     lambda a, b: [a * b, a / (b.abs() + 1.5)],
@@ -74,7 +69,6 @@ OPERATIONS = [  # from two tensors with shapes in SHAPES to one or several of su
     lambda a, b: [full(a).T.contiguous().view(2, 3), full(a)[1], full(a)[:, :1], full(a).flip(0)],
     lambda a, b: [cube(a), send_nothing(a * b)],
     lambda a, b: [pair(3, a, "text", b)[0], pair(2, a, 7, b, 5)[1]],
-    complex_functions,
     in_place,
 ]
 
@@ -121,7 +115,7 @@ def test_replay_of_random_graphs_is_exact(dtypes):
     "output",
     [
         lambda x: x,
-        lambda x: -0.0 * x,
+        lambda x: -0.0 * x,  # PyTorch keeps the sign of zero
         lambda x: (3 * x).view(1).unbind()[0],
         lambda x: send_nothing(cube(x)),  # a custom Function gets zeros, not nothing
         lambda x: torch.autograd.grad(cube(1.9 * x) * x.sin(), x, create_graph=True)[0],
@@ -195,16 +189,16 @@ def test_local_jacobians_multiply_along_paths_and_parts_add_up_to_pytorchs_gradi
             torch.testing.assert_close(total[target.name], wanted)
 
 
-def polynomial():
-    x = leaf(1.5)
-    z1, z2 = x**3, -3 * x
-    return z1 * z2, {"x": x, "z1": z1, "z2": z2}
-
-
 def test_a_row_for_which_nothing_is_sent_back_is_zero():
     first = custom(lambda ctx, x: torch.stack([3 * x, x]), lambda ctx, g: 3 * g[0] or None)
     y = first(x := leaf(2.5))
     assert read_graph((y * y).sum(), {"x": x, "y": y}).edges[1].local.tolist() == [[3], [0]]
+
+
+def polynomial():
+    x = leaf(1.5)
+    z1, z2 = x**3, -3 * x
+    return z1 * z2, {"x": x, "z1": z1, "z2": z2}
 
 
 def test_titles_are_operations_in_forward_order_unless_given():
@@ -282,7 +276,6 @@ def test_backward_table():
 SHORT = {
     "-3.235": torch.tensor([[-3.23456]]),
     "(1.23, -2, 3, 4)": torch.tensor([1.23456, -2, 3, 4]),
-    "(0.5, 2)": torch.tensor([[0.5, 2]]),
     "5 numbers": torch.arange(5.0),
     "I": torch.eye(3),
     "2×2 matrix": torch.tensor([[2.0, 0], [0, 3]]),
@@ -302,16 +295,13 @@ N, DATA = 1000, torch.ones(1000)
 @pytest.mark.parametrize(
     ("function", "count"),
     [
-        (lambda x: x[3:].view(-1).sin().sum(), 0),
         (torch.exp, N),
         (lambda x: (y := x.sin()) * y, N),
         (lambda x: (x.sin()[:1].sqrt() * 2).sum(), 1),  # one number: the root's own memory
         (lambda x: x.sin()[:1].square().sum(), N),  # all of them, for the sake of one
-        (lambda x: x.exp().detach().sin().sum(), 0),
         (lambda x: (x * DATA).exp().sum(), N),
         (partial(torch.mul, DATA), 0),
         (lambda x: x * torch.tensor(3.0), 1),
-        (lambda x: [x.exp().sum() for _ in range(5)], 5 * N),
         (lambda x: [x.exp().sum().item() for _ in range(5)], 0),
         (lambda x: [loss := x.exp().sum(), loss.backward()], 0),
     ],

@@ -17,7 +17,7 @@ assert [sys.executable, os.getcwd(), os.environ["PYTHONHASHSEED"]] == """
 NO_GPU = "import os\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''"
 
 
-def show(**metadata: str) -> str:
+def show(**metadata: str | int) -> str:
     return f"display({{'image/png': 'UE5H'}}, metadata={{'image/png': {metadata}}}, raw=True)"
 
 
@@ -73,8 +73,9 @@ def test_run_says_what_to_do_next_or_what_is_wrong(tmp_path):
 
 def test_refresh_stores_the_same_clean_outputs_and_figures_twice(tmp_path):
     pytest.importorskip("IPython", "8.7")  # older ones name frames after temporary files
-    shown = f"print(1, flush=True)\nprint(2)\n{show(alt='A', save='a')}\nprint(3)\n{show(alt='B')}"
-    frames = ("import json\ndef inner():\n    json.loads('{')\ninner()", "raises-exception")
+    first, second = show(alt="A", save="a", width=8), show(alt="B")
+    shown = f"print(1, flush=True)\nprint(2)\n{first}\nprint(3)\n{second}"
+    frames = ("def inner():\n    1 / 0\ninner()", "raises-exception")
     make_course(tmp_path, n1_a=[(shown,), frames], n2_b=[(NO_GPU,), (show(save="b"),)])
     path = tmp_path / "notebooks/n1_a.ipynb"
     notebook = nbformat.read(path, as_version=4)
@@ -87,7 +88,7 @@ def test_refresh_stores_the_same_clean_outputs_and_figures_twice(tmp_path):
     assert figures == {"a.png": b"PNG", "b.png": b"PNG"}
     cells = nbformat.read(path, as_version=4).cells
     assert [output.get("text") for output in cells[0].outputs] == ["1\n2\n", None, "3\n", None]
-    assert cells[0].metadata["mystnb"] == {"image": {"alt": "A B"}}
+    assert cells[0].metadata["mystnb"] == {"image": {"alt": "A B", "width": "8px"}}
     text = first["n1_a.ipynb"].decode()
     assert "in inner()" in text and text.count("mystnb") == 1 and "language_info" in text
     assert [dirt for dirt in ("2026", "3.1", "widgets", "u001b", "File ") if dirt in text] == []

@@ -70,11 +70,12 @@ ONE, TWO = out("1\n"), data({"text/plain": "2"}, "execute_result")
 LONG = {"text/plain": "table", "text/html": "0" * 300 + "1"}
 WIDE, DIGITS = (800, 450), 'print("Data set: scikit-learn\'s bundled digits (1,797)")'
 LOAD = cell(DIGITS, out("Data set: MNIST (60,000)\n"), tag="mnist")
+DIES = cell("import os\nos._exit(1)")
+CHANGES = f"n = globals().get('n', 0) + 1\n{show(GRAY)} if n < 2 else {show(DARK)}"
 NOW = r"differs between stored and now \(PyTorch \d.*"
 PICTURE = "a picture differs between stored and now by"
 
 SOUND = {
-    "nothing": cell("1;"),
     "streams in pieces": cell("print(1, flush=True)\nprint(2)", out("1"), out("\n2\n")),
     "print, picture, print": cell(f"print(1)\n{show(GRAY)}\nprint(1)", ONE, GRAY, ONE),
     "updated display": cell(
@@ -87,47 +88,26 @@ SOUND = {
     "environment": cell(
         variables("OMP_NUM_THREADS", "TQDM_DISABLE", "CUDA_VISIBLE_DEVICES"), out("1 1 \n")
     ),
-    "inline": cell("import matplotlib as m\nprint(m.get_backend()[-6:])", out("inline\n")),
 }
 BROKEN = {
     "wrong number": (cell("print(4)", ONE), NOW + r"-stdout: '1\\n'\n\+stdout: '4\\n'"),
     "wrong value": (cell("4", TWO), NOW + r"-text/plain: '2'\n\+text/plain: '4'"),
-    "other spaces": (cell("print('a  b')", out("a b\n")), NOW),
-    "no newline": (cell("print(1)", out("1")), NOW),
     "other order": (cell(f"print(1)\n{show(GRAY)}", GRAY, ONE), NOW),
     "other stream": (cell("print(1)", out("1\n", "stderr")), NOW),
-    "value, not display": (cell("display(2)", TWO), NOW),
     "output not stored": (cell("print(1)"), NOW),
-    "output of a silent cell": (cell("x = 1", ONE), NOW),
     "output of a blank cell": (cell("", ONE), NOW),
-    "warning": (cell("import warnings\nwarnings.warn('new')"), NOW + r"\+stderr: .*Warning: new"),
     "HTML": (cell(show(data(LONG)), data(LONG | {"text/html": "0" * 301})), NOW + "'0+1'"),
-    "alternative text": (cell(show(GRAY), fig(png(), "A disk.")), NOW + r"-text/plain: 'A disk"),
     "name of the file": (cell(show(fig(png(), save="a")), GRAY), NOW + r'\+metadata: .*"save"'),
-    "measured, other text": (cell(show(GRAY), fig(png(), "A disk."), tag="measured"), NOW),
     "measured, other size": (cell(show(GRAY), fig(png(size=(65, 48))), tag="measured"), "the size"),
     "other picture": (cell(show(GRAY), fig(png(188))), f"{PICTURE} 10.4 gray levels"),
     "one digit": (cell(show(fig(png(250, WIDE, "9"))), fig(png(250, WIDE, "8"))), PICTURE),
-    "second picture": (cell(f"{show(GRAY)}\n{show(GRAY)}", GRAY, DARK), PICTURE),
-    "half a picture": (cell(show(GRAY), fig(png()[:80])), "image file"),
     "error gone": (cell("1;", err("in-place"), tag=EXPECTED), "but raised nothing"),
-    "error gone, none stored": (cell("1;", tag=EXPECTED), "but raised nothing"),
-    "error of another type": (cell(RAISE, err("in-place", "TypeError"), tag=EXPECTED), NOW),
-    "error of another text": (
-        cell(RAISE, err("leaf"), tag=EXPECTED),
-        NOW + r"-error: 'ValueError: leaf'\n\+error: 'ValueError: in-place'",
-    ),
+    "error of another text": (cell(RAISE, err("leaf"), tag=EXPECTED), NOW + "-error: .*: leaf"),
     "error not tagged": (cell(RAISE, err("in-place")), "raised ValueError: in-place\n.*----> 1"),
-    "error not stored": (cell(RAISE, tag=EXPECTED), NOW + r"\+error: "),
-    "name of a later cell": (cell("print(later)", ONE), "raised NameError"),
     "not idempotent": (cell(counter("b"), ONE), r"first run and second run .*\+stdout: '2"),
-    "picture, not idempotent": (
-        cell(f"n = globals().get('n', 0) + 1\n{show(GRAY)} if n < 2 else {show(DARK)}", GRAY),
-        "a picture differs between first run and second run",
-    ),
+    "picture, not idempotent": (cell(CHANGES, GRAY), "a picture differs between first run"),
     "hash seed": (cell(variables("PYTHONHASHSEED"), out("0\n")), NOW + "12345"),
     "folder": (cell("from pathlib import Path\nprint(Path.cwd().name)", out("notebooks\n")), NOW),
-    "wrong number, MNIST there": (cell("print(4)", ONE, tag="mnist"), NOW),
     "comment that skips": (cell("# NBVAL_SKIP\nprint(4)", ONE), "a marker that skips"),
     "tag that ignores": (cell("print(4)", ONE, tag="nbval-ignore-output"), "a marker that skips"),
     "tag that skips": (cell("print(4)", tag="skip-execution"), NOW),
@@ -138,12 +118,7 @@ ALONE = {  # each in a notebook of its own
     "digits": ([LOAD, cell("print(90)", ONE, tag="mnist")], ""),
     "digits, not tagged": ([LOAD, cell("print(90)", ONE)], NOW),
     "digits, not idempotent": ([LOAD, cell(counter("c"), tag="mnist")], "first run and second"),
-    "digits, error": ([LOAD, cell(RAISE, ONE, tag="mnist")], "raised ValueError"),
-    "dead kernel": (
-        [cell("import os\nos._exit(1)"), cell("1;")],
-        r"In\[1\]: .*Kernel died.*In\[2\]: not run, because",
-    ),
-    "endless": ([cell("while True: pass"), cell("1;")], r"A cell timed out.*In\[2\]: not run"),
+    "dead kernel": ([DIES, cell("1;")], r"In\[1\]: .*Kernel died.*In\[2\]: not run, because"),
     "no code cell": ([], "has no code cell"),
     "no notebook": (None, "is not a notebook"),
 }
@@ -184,17 +159,9 @@ def test_sound_cells_pass_and_broken_ones_are_refused(gate, name: str) -> None:
     assert re.search(PATTERNS[name], refusal, re.DOTALL) if PATTERNS[name] else refusal == ""
 
 
-def test_a_line_counts_the_outputs_that_were_not_compared(gate) -> None:
-    assert "MNIST is missing: 5 outputs were not compared" in gate[1].splitlines()
-
-
-def test_a_refusal_names_the_cell_and_shows_the_line_that_changed(gate) -> None:
+def test_it_says_what_was_not_compared_and_which_cell_and_line_changed(gate) -> None:
+    assert "MNIST is missing: 4 outputs were not compared" in gate[1].splitlines()
     place = f"together.ipynb, In[{[*SOUND, *BROKEN].index('HTML') + 1}]"
-    lines = gate[0]["HTML"].splitlines()
-    assert lines[:3] + lines[4:] == [
-        f"{place}: differs between stored and now (PyTorch {version('torch')})",
-        "--- stored",
-        "+++ now",
-        f"-text/html: '{'0' * 4}'",
-        f"+text/html: '{'0' * 3}1'",
-    ]
+    first, *_, old, new = gate[0]["HTML"].splitlines()
+    assert first == f"{place}: differs between stored and now (PyTorch {version('torch')})"
+    assert (old, new) == (f"-text/html: '{'0' * 4}'", f"+text/html: '{'0' * 3}1'")

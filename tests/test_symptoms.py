@@ -48,28 +48,6 @@ def said(run: Callable) -> list[str]:
     return [re.sub(r"^\w*mm: ", "", text) for text in texts]
 
 
-def two_networks(detached: bool) -> bool:
-    """The critic steps first. Does the generator then get the gradient of the stepped critic?"""
-    generator, critic = nn.Linear(2, 2), nn.Linear(2, 1)
-    fake = generator(torch.ones(8, 2))
-    judged = critic(fake.detach() if detached else fake)
-    (judged**2).mean().backward(retain_graph=True)
-    SGD(critic.parameters(), lr=0.1).step()
-    judged = critic(fake) if detached else judged
-    (gradient,) = grad(((judged - 1) ** 2).mean(), generator.bias)
-    return torch.allclose(gradient, 2 * (judged - 1).mean() * critic.weight[0])
-
-
-def carry(cut: Callable) -> bool:
-    """Two steps of a state. Does the second gradient treat the old state as a constant?"""
-    w, state = leaf(0.5), torch.zeros(1)
-    for x in (1.0, 2.0):
-        old = cut(state)
-        state = torch.tanh(w * old + x)
-        (gradient,) = grad(state, w)
-    return torch.allclose(gradient, (1 - state**2) * old)
-
-
 def slope_twice(graph: bool = True) -> bool:
     w = leaf(3)
     return grad(grad(w**3, w, create_graph=graph)[0], w)[0] == 18
@@ -98,15 +76,6 @@ def copy_first() -> bool:
     return torch.cat(grad(changed.sum(), [w, value])).tolist() == [0, 1, 1, 1]
 
 
-def shift_rows(split: Callable) -> None:
-    for row in split(twice(3, -2)):
-        row.sub_(1)
-
-
-def shift_copies(split: Callable) -> bool:
-    return torch.stack([row - 1 for row in split(twice(3, -2))]).tolist() == [5, -5]
-
-
 def set_weight(in_place: bool) -> bool:
     layer = nn.Linear(1, 1)
     if in_place:
@@ -128,28 +97,17 @@ floats, whole = torch.ones(2, 3), torch.tensor(3)
 on_gpu = torch.ones(2, device="meta")  # a stand-in
 
 CASES = [  # how the quote in the index begins, a run that says it, and the fix, which is true
-    ("one of", lambda: two_networks(False), lambda: two_networks(True)),
-    ("Trying", lambda: carry(lambda state: state), lambda: carry(Tensor.detach)),
     ("element 0", lambda: slope_twice(graph=False), slope_twice),
     ("'float'", lambda: leaf(3).item().backward(), lambda: leaf(3).backward() is None),
     ("can't retain", lambda: labels.retain_grad(), lambda: twice(3).retain_grad() is None),
     ("a Tensor with 3", lambda: column.item(), lambda: column.mean().item()),
-    (
-        "Mismatch",
-        lambda: twice(3).backward(labels),
-        lambda: twice(*labels).backward(labels) is None,
-    ),
+    ("Mismatch", lambda: twice(3).backward(labels), lambda: not twice(*labels).backward(labels)),
     ("The diff|One of .* appears", unused, lambda: unused(allow_unused=True) == (None,)),
     ("One of .* not", lambda: grad(leaf(3), labels), lambda: leaf(3).requires_grad),
     ("a view of a leaf", lambda: write_first(leaf(3, -2)), copy_first),
     ("a view", lambda: write_first(leaf(3)), lambda: torch.no_grad()(write_first)(leaf(3))),
-    ("Output 0 of U", lambda: shift_rows(iter), lambda: shift_copies(iter)),
-    ("Output 0 of S", lambda: shift_rows(lambda w: w.split(1)), lambda: shift_copies(iter)),
-    (
-        "unsupported op",
-        lambda: twice(3).expand(3).add_(1),
-        lambda: twice(3).expand(3).clone().add_(1)[2] == 7,
-    ),
+    ("Output 0 of S", lambda: twice(3, -2).split(1)[0].sub_(1), lambda: 1 - twice(3).split(1)[0]),
+    ("unsu.* m", lambda: twice(3).expand(3).add_(1), lambda: twice(3).expand(3).clone().add_(1)[2]),
     ("'NoneType'", lambda: leaf(3).grad.zero_(), lambda: setattr(leaf(3), "grad", None) is None),
     ("cannot assign", lambda: set_weight(in_place=False), lambda: set_weight(in_place=True)),
     ("can't optimize", lambda: SGD([twice(3)]), lambda: SGD([twice(3).detach().requires_grad_()])),
@@ -192,42 +150,21 @@ def test_every_quote_of_the_index_is_a_case_or_a_stored_output() -> None:
     assert QUOTES
 
 
-def test_snapshots_that_share_memory_follow_the_training() -> None:
+def test_symptoms_without_a_message() -> None:
     layer = nn.Linear(1, 1)
     shared = layer.weight.detach(), layer.state_dict()["weight"]
     kept = layer.weight.detach().clone(), copy.deepcopy(layer.state_dict())["weight"]
-    with torch.no_grad():
-        layer.weight -= 1
+    torch.no_grad()(layer.weight.sub_)(1)
     assert all(w == layer.weight for w in shared) and all(w - 1 == layer.weight for w in kept)
-
-
-def test_a_kept_graph_goes_through_old_features() -> None:
-    w = leaf(3)
-    features = 5 * w
+    features = 5 * (w := leaf(3))
     ((features - 5) ** 2).backward(retain_graph=True)
     torch.no_grad()(w.sub_)(1)
-    assert grad((features - 7) ** 2, w)[0] == 80  # and not 2 * (10 - 7) * 5
-
-
-def test_losses_that_are_silently_wrong() -> None:
+    assert grad((features - 7) ** 2, w)[0] == 2 * (15 - 7) * 5  # and not 2 * (10 - 7) * 5
     logits, first = torch.tensor([[20.0, -20.0]]), torch.tensor([0])
     assert cross_entropy(logits, first) < 1e-6
     assert abs(cross_entropy(logits.softmax(1), first) - 0.3133) < 1e-4
-    w = leaf(17)
-    loss = nn.functional.binary_cross_entropy(torch.sigmoid(w), torch.zeros(1))
-    assert loss == 100 and grad(loss, w)[0] == 0
-    assert grad(bce(w, torch.zeros(1)), w)[0] == 1
-
-
-@pytest.mark.parametrize("step", [torch.round, torch.sign, torch.floor])
-def test_staircases_have_a_zero_gradient(step: Callable) -> None:
-    w = leaf(0.4, 1.7, 2)
-    assert not grad(step(w).sum(), w)[0].any()
-
-
-def test_infinity_times_zero_is_nan_and_the_inner_where_and_norm_avoid_it() -> None:
-    x, v = leaf(0, 4), leaf(0, 0)
-    for other in (0.0, -1.0, 1.0):
-        root = torch.where(x > 0, torch.where(x > 0, x, other).sqrt(), 0.0)
-        assert grad(root.sum(), x)[0].tolist() == [0, 0.25]
+    loss = nn.functional.binary_cross_entropy(torch.sigmoid(w := leaf(17)), torch.zeros(1))
+    assert loss == 100 and grad(loss, w)[0] == 0 and grad(bce(w, torch.zeros(1)), w)[0] == 1
+    assert not any(grad(step(w), w)[0] for step in (torch.round, torch.sign, torch.floor))
+    v = leaf(0, 0)
     assert grad((v**2).sum().sqrt(), v)[0].isnan().all() and not grad(v.norm(), v)[0].any()

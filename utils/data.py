@@ -3,6 +3,7 @@
 import gzip
 import socket
 from collections.abc import Sequence
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,12 @@ from torch.nn.functional import interpolate
 from utils import course
 
 TIMEOUT = 10.0  # seconds without an answer after which a download is given up
+HELP = """MNIST is not available: {error}
+To use MNIST, connect to the internet and run this cell again. If the download is blocked, get the
+files in another way, for example with a browser:
+    {files}
+Put them into {folder}, or into MNIST/raw in the folder that the environment variable COURSE_DATA
+names. Then restart the kernel and run the notebook again."""
 
 
 class Digits(NamedTuple):
@@ -38,22 +45,24 @@ class Split(NamedTuple):
 def load_mnist() -> Digits:
     """Return MNIST or, if MNIST is unavailable, scikit-learn's small bundled digits.
 
-    Looks in `course.DATA_DIR`, downloads what is missing, and prints which data set it is and
-    every fault. A file is used only if it has torchvision's checksum. X is (60000, 784) and
+    Looks in `course.DATA_DIR`, downloads what is missing or bad, and prints which data set it is
+    and every fault. A file is used only if it has torchvision's checksum. X is (60000, 784) and
     (10000, 784), or (1297, 784) and (500, 784), with each pixel x in 0..255 normalized to
     (x/255 - 0.1307) / 0.3081.
     """
-    folder = course.DATA_DIR / "MNIST" / "raw"
-    contents, notes = _read_files(folder)
-    missing = [name for name, content in contents.items() if content is None]
+    # Importing torchvision takes a second: a notebook that needs no MNIST must not wait for it.
+    from torchvision.datasets import MNIST
+
+    folder, notes, before = course.DATA_DIR / "MNIST" / "raw", [], socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
     try:
-        fresh = {name: _download(name) for name in missing}
+        digits, pixels = _mnist(folder), "28 × 28 pixels"
     except OSError as error:
         digits, pixels = _bundled_digits(), "8 × 8 pixels, enlarged to 28 × 28"
-        notes += _explain(folder, missing, error)
-    else:
-        digits, pixels = _digits(contents | fresh), "28 × 28 pixels"
-        notes += _save(folder, fresh)
+        files = "\n    ".join(MNIST.mirrors[0] + name for name, _ in MNIST.resources)
+        notes = [HELP.format(error=error, files=files, folder=folder)]
+    finally:
+        socket.setdefaulttimeout(before)
     counts = f"{len(digits.y_train):,} training and {len(digits.y_test):,} test images"
     print(f"Data set: {digits.source} ({counts} of {pixels})", *notes, sep="\n")
     return digits
@@ -68,10 +77,6 @@ def load_parity(
     twice; the test split is all test images. If there are fewer than num_train + num_val
     training images, at most a fifth of them are for validation and the rest for training.
     """
-    if not isinstance(digits, Digits):
-        raise TypeError(f"digits must be what load_mnist() returns, not {type(digits).__name__}")
-    if num_train < 1 or num_val < 0:
-        raise ValueError(f"give num_train >= 1 and num_val >= 0, not {num_train} and {num_val}")
     pool = len(digits.y_train)
     if num_train + num_val > pool:
         num_val = min(num_val, pool // 5)
@@ -101,27 +106,19 @@ def make_least_squares(
 
     X is random, with orthogonal columns in a random basis scaled so that XᵀX / n has exactly the
     p eigenvalues `curvatures`. Entries of w_true are from ±[1, 2]; the noise is Gaussian with
-    standard deviation `noise`. Raises ValueError unless 1 <= p <= n, and neither a curvature nor
-    the noise is negative.
+    standard deviation `noise`. Raises ValueError if p > n, or if a curvature is negative.
     """
-    eigenvalues = torch.as_tensor(curvatures, dtype=torch.float64)
-    n, p = num_points, eigenvalues.numel()
-    if eigenvalues.ndim != 1 or not 1 <= p <= n or not (eigenvalues >= 0).all():
-        raise ValueError(
-            f"{n} points have 1 to {n} curvatures, none of them negative: "
-            f"give curvatures such as (1.44, 0.24), not {curvatures}"
-        )
-    if not noise >= 0:
-        raise ValueError(f"noise is a standard deviation: give 0 or more, not {noise}")
+    eigenvalues = torch.tensor(curvatures, dtype=torch.float64)
+    n, p = num_points, len(curvatures)
+    if p > n or not (eigenvalues >= 0).all():
+        raise ValueError(f"give at most {n} curvatures, none of them negative, not {curvatures}")
     generator = torch.Generator().manual_seed(seed)
-    tall, square = (
-        torch.randn(*size, generator=generator, dtype=torch.float64) for size in ((n, p), (p, p))
-    )
-    U, V = torch.linalg.qr(tall)[0], torch.linalg.qr(square)[0]
+    gaussian = partial(torch.randn, generator=generator, dtype=torch.float64)
+    U, V = (torch.linalg.qr(gaussian(rows, p))[0] for rows in (n, p))
     X = U * (n * eigenvalues).sqrt() @ V.T
     size, sign = torch.rand(2, p, generator=generator, dtype=torch.float64)
     w_true = (1 + size) * torch.where(sign < 0.5, -1, 1)
-    y = X @ w_true + noise * torch.randn(n, generator=generator, dtype=torch.float64)
+    y = X @ w_true + noise * gaussian(n)
     return X, y, w_true
 
 
@@ -131,16 +128,6 @@ def _normalize(images: Tensor) -> Tensor:
     Bitwise what torchvision's ToTensor and Normalize give, for all images at once and in place.
     """
     return images.flatten(1).float().div_(255).sub_(0.1307).div_(0.3081)
-
-
-def _digits(contents: dict[str, bytes]) -> Digits:
-    """Return the data set in MNIST's four files: 16 bytes, then pixels; or 8 bytes, then labels."""
-    X_train, y_train, X_test, y_test = (
-        torch.frombuffer(bytearray(gzip.decompress(packed)), dtype=torch.uint8)
-        for packed in contents.values()
-    )
-    X_train, X_test = (_normalize(X[16:].view(-1, 28, 28)) for X in (X_train, X_test))
-    return Digits(X_train, y_train[8:].long(), X_test, y_test[8:].long(), "MNIST")
 
 
 def _bundled_digits() -> Digits:
@@ -156,75 +143,36 @@ def _bundled_digits() -> Digits:
     return Digits(X[train], y[train], X[test], y[test], "scikit-learn's bundled digits")
 
 
-def _read_files(folder: Path) -> tuple[dict[str, bytes | None], list[str]]:
-    """Return what is in MNIST's four files, None for a bad one, and lines about the bad ones."""
-    # Importing torchvision takes a second: a notebook that needs no MNIST must not wait for it.
+def _mnist(folder: Path) -> Digits:
+    """Return MNIST, read from pixels after 16 bytes and labels after 8, or raise OSError."""
     from torchvision.datasets import MNIST
     from torchvision.datasets.utils import check_integrity
 
-    contents, notes = dict.fromkeys(name for name, _ in MNIST.resources), []
+    contents = []
     for name, md5 in MNIST.resources:
         path = folder / name
-        try:
-            if check_integrity(path, md5):
-                contents[name] = path.read_bytes()
-            elif path.exists():
-                size = path.stat().st_size
-                notes.append(f"{path} was not used: its {size:,} bytes have the wrong checksum.")
-        except OSError as error:
-            notes.append(f"{path} was not used: it cannot be read ({error.strerror}).")
-    return contents, notes
+        if not check_integrity(path, md5):
+            _download(path, md5, MNIST.mirrors)
+        values = bytearray(gzip.decompress(path.read_bytes()))
+        contents.append(torch.frombuffer(values, dtype=torch.uint8))
+    X_train, y_train, X_test, y_test = contents
+    X_train, X_test = (_normalize(X[16:].view(-1, 28, 28)) for X in (X_train, X_test))
+    return Digits(X_train, y_train[8:].long(), X_test, y_test[8:].long(), "MNIST")
 
 
-def _download(name: str) -> bytes:
-    """Return what is in a file, from the first of torchvision's addresses that has a good one.
-
-    Raises OSError with the reasons if there is none.
-    """
-    from torchvision.datasets import MNIST
+def _download(path: Path, md5: str, mirrors: Sequence[str]) -> Path:
+    """Save a file, whole, from the first mirror that has a good one, or raise OSError."""
     from torchvision.datasets.utils import download_url
 
-    before, reasons = socket.getdefaulttimeout(), []
-    socket.setdefaulttimeout(TIMEOUT)
-    try:
-        for mirror in MNIST.mirrors:
+    if path.exists():
+        print(f"{path} was not used: it has the wrong checksum.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reasons = []
+    with TemporaryDirectory(dir=path.parent) as part:
+        for mirror in mirrors:
             try:
-                with TemporaryDirectory() as temporary:
-                    download_url(mirror + name, temporary, md5=dict(MNIST.resources)[name])
-                    return Path(temporary, name).read_bytes()
+                download_url(mirror + path.name, part, md5=md5)
+                return Path(part, path.name).replace(path)
             except (OSError, RuntimeError, HTTPException) as error:
-                reasons.append(f"{mirror + name}: {type(error).__name__}: {error}")
-    finally:
-        socket.setdefaulttimeout(before)
-    raise OSError("; ".join(reasons))
-
-
-def _save(folder: Path, files: dict[str, bytes]) -> list[str]:
-    """Write each of the files to `folder` as a whole; return lines that say why if that fails."""
-    try:
-        for name, content in files.items():
-            folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=folder) as part:
-                Path(part, name).write_bytes(content)
-                Path(part, name).replace(folder / name)
-    except OSError as error:
-        return [
-            f"The download could not be saved in {folder} ({error.strerror}), so the next run "
-            "repeats it. To keep it, set COURSE_DATA to a folder that you can write to."
-        ]
-    return []
-
-
-def _explain(folder: Path, missing: list[str], error: OSError) -> list[str]:
-    """Return lines that say why MNIST is unavailable, and where to get and put its files."""
-    from torchvision.datasets import MNIST
-
-    return [
-        f"MNIST is not available: {folder} has no valid copies of the files below, and the "
-        f"download failed ({' '.join(str(error).split())}).",
-        "To use MNIST, connect to the internet and run this cell again. If the download is "
-        "blocked, get the files in another way, for example with a browser:",
-        *(f"    {MNIST.mirrors[0]}{name}" for name in missing),
-        f"Put them into {folder}, or into MNIST/raw in the folder that the environment variable "
-        "COURSE_DATA names. Then restart the kernel and run the notebook again.",
-    ]
+                reasons.append(f"{mirror}: {type(error).__name__}: {error}")
+    raise OSError(f"{path} is missing or bad, and the download failed: {'; '.join(reasons)}")

@@ -8,9 +8,8 @@ so `.grad` stays as it is, and the nodes keep what they have saved.
 import re
 from bisect import insort_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import partial
 from weakref import WeakSet
 
 import torch
@@ -19,7 +18,6 @@ from torch.autograd.graph import Node, get_gradient_edge, saved_tensors_hooks
 
 from utils.checks import relative_error
 
-MAX_JACOBIAN = 10_000_000  # entries of the local Jacobians of one tensor, 40 MB in float32
 Key = tuple[Node, int]  # a tensor as its graph knows it: output number i of a node
 
 
@@ -74,10 +72,7 @@ class Graph:
         return self.nodes[0]
 
     def __getitem__(self, name: str) -> GraphNode:
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise KeyError(f"no tensor is named {name!r}, only {[n.name for n in self.nodes]}")
+        return {node.name: node for node in self.nodes}[name]
 
 
 @torch.no_grad()
@@ -87,16 +82,14 @@ def replay_backward(output: Tensor) -> Replay:
     Each of PyTorch's nodes computes its own vector-Jacobian product, in the order of PyTorch's
     engine on one CPU thread, so the gradients are equal bit for bit. Hooks are not replayed, nor
     reentrant checkpoints, nor a custom Function's `set_materialize_grads(False)`. Raises
-    GraphError if `output` is not one real number, or if its graph was freed or changed in place.
-    Source: PyTorch, torch/csrc/autograd/node.h, "Sequence Number".
+    GraphError if `output` is not one real number, and PyTorch's RuntimeError if its graph was freed
+    or changed in place. Source: PyTorch, torch/csrc/autograd/node.h, "Sequence Number".
     """
     start = _key("the output", output)
     if output.numel() != 1:
-        shape = tuple(output.shape)
-        raise GraphError(f"the output has shape {shape}: reduce it to one number, as by .sum()")
-    order = _visiting_order(start[0])
-    sums = _send_back(order, start, torch.ones_like(output))
-    steps = {key: sums[key] for node in order for key in _outputs(node) if key in sums}
+        raise GraphError(f"the output has shape {tuple(output.shape)}: reduce it, as by .sum()")
+    gathered = _walk(start, torch.ones_like(output))
+    steps = {key: g for key, g in gathered.items() if g is not None}
     grads = {node.variable: g for (node, _), g in steps.items() if hasattr(node, "variable")}
     return Replay(steps, grads)
 
@@ -105,7 +98,6 @@ def replay_backward(output: Tensor) -> Replay:
 def read_graph(
     output: Tensor,
     names: Mapping[str, Tensor],
-    *,
     titles: Mapping[str, str] | None = None,
     formulas: Mapping[str, str] | None = None,
     local: Mapping[tuple[str, str], tuple[str, Tensor | float]] | None = None,
@@ -114,28 +106,27 @@ def read_graph(
 
     Without a name, the output is called f. `titles` and `formulas` give texts to names.
     `local={("z1", "x"): ("3x^2", 3 * x**2)}` labels the edge from x to z1. The value must equal the
-    true Jacobian at this point to 0.01 %; the text is not checked. Raises GraphError as
-    `replay_backward` does, and for a name outside this graph, a Jacobian of several rows and more
-    than MAX_JACOBIAN entries, and a label with a wrong value.
+    true Jacobian at this point to 0.01 %; the text is not checked. Raises errors as
+    `replay_backward` does, and GraphError for wrong names and labels.
     """
     titles, formulas = titles or {}, formulas or {}
-    grads = replay_backward(output).steps
-    tensors, nodes = _tensors(output, names, grads), {}
+    grads, nodes = replay_backward(output).steps, {}
+    tensors = {_key("the output", output): ("f", output)}
+    tensors |= {_key(name, tensor): (name, tensor) for name, tensor in names.items()}
     for key in (key for key in grads if key in tensors):
         name, tensor = tensors[key]
         texts = name, titles.get(name, ""), formulas.get(name, "")
         nodes[key] = GraphNode(*texts, tensor.detach().clone(), grads[key].to_dense())
+    shown = [node.name for node in nodes.values()]
+    if wrong := {name for name in {*names, *titles, *formulas} if shown.count(name) != 1}:
+        raise GraphError(f"each name is for one tensor behind the output, unlike {sorted(wrong)}")
     graph = Graph(list(nodes.values()), list(_edges(nodes)))
-    for name in [*titles, *formulas]:
-        graph[name]  # raises KeyError if there is no such name
     _label(graph, local or {})
     return graph
 
 
 def backward_table(graph: Graph) -> str:
     """Return the backward pass in words and numbers, a paragraph for each tensor."""
-    if not isinstance(graph, Graph):
-        raise GraphError("backward_table prints a graph: backward_table(read_graph(f, names))")
     f, lines = graph.output.name, []
     for node in graph.nodes:
         lines.append(f"{node.title}: {node.name} = {short(node.value)}")
@@ -174,82 +165,46 @@ def saved_bytes(function: Callable, *inputs: object) -> int:
 
 
 def short(t: Tensor) -> str:
-    """Return a tensor in a few characters: a number, a short vector, I or c I, or its shape."""
+    """Return a tensor in a few characters: a number, a short vector, I, or its shape."""
     if t.numel() == 1:
         return f"{t.item():.4g}"
     if t.ndim == 1 or t.ndim == 2 and len(t) == 1:
         numbers = ", ".join(f"{x:.3g}" for x in t.flatten()[:4].tolist())
         return f"({numbers})" if t.numel() <= 4 else f"{t.numel()} numbers"
-    square = t.ndim == 2 and t.shape[0] == t.shape[1]
-    if square and t.any() and torch.equal(t, t[0, 0] * torch.eye(len(t)).to(t)):
-        return "I" if t[0, 0] == 1 else f"{t[0, 0].item():.4g} I"
+    if t.ndim == 2 and len(t) == t.shape[1] and torch.equal(t, torch.eye(len(t)).to(t)):
+        return "I"
     return "×".join(map(str, t.shape)) + (" matrix" if t.ndim == 2 else " numbers")
 
 
 def _key(name: str, tensor: Tensor) -> Key:
     """Return the place of a tensor in its graph; raise GraphError, with advice, if it has none."""
-    if not isinstance(tensor, Tensor):
-        advice = "give one tensor, as it was before .item() or .numpy(); a constant has no graph"
-        raise GraphError(f"{name} is not a tensor but a {type(tensor).__name__}: {advice}")
-    if not tensor.requires_grad:
-        advice = "compute it from a tensor with requires_grad=True, or do not name it"
-        raise GraphError(f"{name} is constant, integer, detached or made under no_grad: {advice}")
-    if tensor.is_complex():
-        raise GraphError(f"{name} is complex: give a real tensor, such as its .abs() or .real")
+    if not isinstance(tensor, Tensor) or tensor.is_complex() or not tensor.requires_grad:
+        advice = "give a real tensor, before .item() or .detach(), computed with requires_grad"
+        raise GraphError(f"{name} has no graph: {advice}")
     return get_gradient_edge(tensor)[:2]
-
-
-def _tensors(
-    output: Tensor, names: Mapping[str, Tensor], visited: Mapping[Key, Tensor]
-) -> dict[Key, tuple[str, Tensor]]:
-    """Return the name and the tensor of each key that the graph shows."""
-    if not isinstance(names, Mapping):
-        raise GraphError('give the names as a dictionary, such as {"x": x, "z1": z1}')
-    root, named = _key("the output", output), {}
-    for name, tensor in names.items():
-        key = _key(name, tensor)
-        if key not in visited:
-            raise GraphError(f"{name} is not in this graph: was it computed again, or later?")
-        if key in named:
-            raise GraphError(f"{name} and {named[key][0]} are the same tensor: drop one name")
-        named[key] = name, tensor
-    if "f" in names and root not in named:
-        raise GraphError("the output is called f, and so is another tensor: rename one")
-    return {root: ("f", output)} | named
 
 
 def _edges(nodes: Mapping[Key, GraphNode]) -> Iterator[GraphEdge]:
     """Yield the uses between `nodes`. Fill in their titles and the parts of their gradients."""
     for key, target in nodes.items():
         others = nodes.keys() - {key}
-        order = _visiting_order(key[0], others)
-        target.title = target.title or _operations(order)
-        walk = partial(_send_back, order, key, stop=others)
-        sent = {k: g.to_dense() for k, g in walk(target.grad).items() if k in others}
-        jacobians = _jacobians(target, sent, walk) if sent else {}
+        steps = _walk(key, target.grad, others)
+        target.title = target.title or _operations(key for key in steps if key not in others)
+        sent = {k: g.to_dense() for k, g in steps.items() if k in others}
+        if sent and target.grad.numel() > 1000:
+            raise GraphError(f"{target.name} is too large for its Jacobian: do not name it")
+        units = torch.eye(target.grad.numel() if sent else 0).to(target.grad)
+        rows = [_walk(key, unit.view_as(target.grad), others) for unit in units]
         for k, g in sent.items():
+            local = [row.get(k, torch.zeros_like(g)).to_dense().flatten() for row in rows]
             nodes[k].parts.append(g)
-            yield GraphEdge(nodes[k], target, jacobians[k], g)
+            yield GraphEdge(nodes[k], target, torch.stack(local), g)
 
 
-def _jacobians(target: GraphNode, sent: Mapping[Key, Tensor], walk: Callable) -> dict[Key, Tensor]:
-    """Return the local Jacobians of `target`. Row i is what arrives if entry i sends back a 1."""
-    rows, columns = target.grad.numel(), sum(g.numel() for g in sent.values())
-    if rows > 1 and rows * max(rows, columns) > MAX_JACOBIAN:
-        size = f"the Jacobian of {target.name} has {rows} × {columns} entries, too many to compute"
-        raise GraphError(f"{size}: leave {target.name} out of the names, or read a smaller example")
-    jacobians = {k: g.new_zeros(rows, g.numel()) for k, g in sent.items()}
-    for i, unit in enumerate(torch.eye(rows).to(target.grad)):
-        sums = walk(unit.view_as(target.grad))
-        for k in sent.keys() & sums.keys():
-            jacobians[k][i] = sums[k].to_dense().flatten()
-    return jacobians
-
-
-def _operations(order: Sequence[Node]) -> str:
+def _operations(keys: Iterable[Key]) -> str:
     """Return PyTorch's names of the operations in forward order, or how many they are."""
-    operations = [node.name() for node in reversed(order) if not hasattr(node, "variable")]
-    names = [re.sub(r".*::|Backward\d*$", "", name) for name in operations]
+    nodes = [node for node in dict(keys) if not hasattr(node, "variable")]  # each node once
+    names = [re.sub(r".*::|Backward\d*$", "", node.name()) for node in reversed(nodes)]
     return f"{len(names)} operations" if len(names) > 3 else ", ".join(names) or "Input"
 
 
@@ -263,8 +218,8 @@ def _label(graph: Graph, local: Mapping[tuple[str, str], tuple[str, Tensor | flo
         value = torch.as_tensor(value).to(true)
         fits = value.numel() == true.numel()
         if not fits or not relative_error(value.reshape(true.shape), true) < 1e-4:
-            given = f"the label {text!r} of ∂{pair[0]}/∂{pair[1]} has the value {short(value)}"
-            raise GraphError(f"{given}, but PyTorch's local derivative is {short(true)}")
+            told = f"{short(value)}, but PyTorch's local derivative is {short(true)}"
+            raise GraphError(f"the label {text!r} of ∂{pair[0]}/∂{pair[1]} has the value {told}")
         edges[pair].label = text
 
 
@@ -272,55 +227,42 @@ def _outputs(node: Node) -> list[Key]:
     return [(node, i) for i in range(len(node._input_metadata))]
 
 
-def _visiting_order(root: Node, stop: Set[Key] = frozenset()) -> list[Node]:
-    """Return the nodes behind `root` in the order in which PyTorch visits them.
+def _walk(start: Key, gradient: Tensor, stop: Set[Key] = frozenset()) -> dict[Key, Tensor | None]:
+    """Return what gathers at each key, maybe None, in the order in which PyTorch visits the nodes.
 
     A node is ready after all the nodes that use its results. Of several that are ready, leaves
-    come first, and then the operation that was recorded last. The walk ends where all outputs of
-    a node are in `stop`.
+    come first, and then the operation that was recorded last. What reaches `stop` stays there.
     """
-    uses, found = Counter(), [root]
+    sums, uses, found = {start: gradient}, Counter(), [start[0]]
     for node in found:  # the list grows while we walk along it
         for following, _ in node.next_functions:
             if following is not None and not stop.issuperset(_outputs(following)):
                 if following not in uses:
                     found.append(following)
                 uses[following] += 1
-    order, ready = [], [root]  # `ready` is sorted by PyTorch's count of recorded operations
+    ready = [start[0]]  # sorted by PyTorch's count of recorded operations
     while ready:
-        order.append(ready.pop())
-        for following in (node for node, _ in order[-1].next_functions if node in uses):
+        node = ready.pop()
+        arrived = {key: sums.pop(key, None) for key in _outputs(node) if key not in stop}
+        sums |= arrived  # in the order of the visits
+        for key, g in _send(node, [arrived.get(key) for key in _outputs(node)]):
+            sums[key] = sums[key] + g if key in sums else g
+        for following in (edge[0] for edge in node.next_functions if edge[0] in uses):
             uses[following] -= 1
             if uses[following] == 0:
                 insort_left(ready, following, key=lambda node: node._sequence_nr())
-    return order
-
-
-def _send_back(
-    order: Sequence[Node], start: Key, gradient: Tensor, stop: Set[Key] = frozenset()
-) -> dict[Key, Tensor]:
-    """Return what gathers at each key. A gradient that reaches a key in `stop` stays there."""
-    sums = {start: gradient}
-    for node in order:
-        incoming = [None if key in stop else sums.get(key) for key in _outputs(node)]
-        for key, g in _send(node, incoming):
-            sums[key] = sums[key] + g if key in sums else g
     return sums
 
 
 def _send(node: Node, incoming: Sequence[Tensor | None]) -> Iterator[tuple[Key, Tensor]]:
     """Yield what a node sends to each next node: incoming gradient times local derivative."""
     custom, following = not callable(node), node.next_functions
-    if hasattr(node, "variable") or (not custom and all(g is None for g in incoming)):
+    if hasattr(node, "variable"):
         return
     if custom:  # a custom Function expects zeros where nothing has arrived
         zeros = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in node._input_metadata]
         incoming = [z if g is None else g for g, z in zip(incoming, zeros, strict=True)]
-    try:
-        answers = node.apply(*incoming) if custom else node(*incoming)
-    except RuntimeError as error:
-        advice = "if its graph was freed or a tensor changed in place, compute the output again"
-        raise GraphError(f"{node.name()} fails; {advice}. PyTorch says: {error}") from error
+    answers = node.apply(*incoming) if custom else node(*incoming)
     answers = answers if isinstance(answers, tuple) else (answers,)
     if custom:  # it also answers for arguments that need no gradient
         answers = [g for g, need in zip(answers, node.needs_input_grad, strict=False) if need]

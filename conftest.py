@@ -41,8 +41,8 @@ def contents(cell: dict) -> list[tuple[str, str]]:
     return seen
 
 
-def compare_pictures(old: str, new: str, names: str, limit: float) -> None:
-    """Fail if sizes differ, or squares of 16 by 16 pixels by more than `limit` levels of 255."""
+def compare_pictures(old: str, new: str, names: str) -> None:
+    """Fail if sizes differ, or squares of 16 by 16 pixels by more than 10 levels of 255."""
     files = [io.BytesIO(b64decode(text)) for text in (old, new)]
     a, b = (np.asarray(Image.open(file).convert("RGBA"), float) for file in files)
     assert a.shape == b.shape, f"the size of a picture differs between {names}"
@@ -50,17 +50,17 @@ def compare_pictures(old: str, new: str, names: str, limit: float) -> None:
     for axis in (0, 1):  # the mean over the whole picture would hide a wrong digit
         squares = np.add.reduceat(squares, range(0, squares.shape[axis], 16), axis)
     levels = np.sqrt(squares.max()) / 16
-    assert levels <= limit, f"a picture differs between {names} by {levels:.1f} gray levels"
+    assert levels <= 10, f"a picture differs between {names} by {levels:.1f} gray levels"
 
 
-def compare(old: list, new: list, names: str, limit: float | None) -> None:
+def compare(old: list, new: list, names: str, pictures: bool = True) -> None:
     """Fail if texts or their order differ, and show the lines that do; then compare pictures."""
     shown = [[k if k == "image/png" else f"{k}: {t!r}" for k, t in side] for side in (old, new)]
     diff = list(difflib.unified_diff(*shown, *names.split(" and "), n=0, lineterm=""))[:15]
     assert not diff, "\n".join([f"differs between {names} (PyTorch {version('torch')})", *diff])
     for (kind, a), (_, b) in zip(old, new, strict=True):
-        if kind == "image/png" and limit:
-            compare_pictures(a, b, names, limit)
+        if kind == "image/png" and pictures:
+            compare_pictures(a, b, names)
 
 
 def start_kernel(notebook: IPyNbFile) -> None:
@@ -90,7 +90,6 @@ def run(item: IPyNbCell, count: bool) -> list[tuple[str, str]]:
 def run_twice(item: IPyNbCell) -> None:
     """Compare the first run with what is stored, and the second run with the first."""
     tags = item.cell.metadata.get("tags", [])
-    limit = float("inf") if "measured" in tags else 10  # gray levels of a picture
     assert item.options["check"] and not item.options["skip"], "has a marker that skips or ignores"
     assert item.cell.execution_count, "was never executed before it was stored"
     stored, first = contents(item.cell), run(item, count=True)
@@ -98,9 +97,8 @@ def run_twice(item: IPyNbCell) -> None:
     if "mnist" in tags and any(BUNDLED in text for cell in ran for _, text in contents(cell)):
         item.user_properties.append(("not compared", len(item.cell.outputs)))
     else:
-        compare(stored, first, "stored and now", limit if SAME_PIXELS else None)
-    if "not-idempotent" not in tags:
-        compare(first, run(item, count=False), "first run and second run", limit)
+        compare(stored, first, "stored and now", pictures=SAME_PIXELS)
+    compare(first, run(item, count=False), "first run and second run")
 
 
 def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:

@@ -82,9 +82,7 @@ SOUND = {
         "shown = display('a', display_id='x')\nshown.update('b')", data({"text/plain": "'b'"})
     ),
     "expected error": cell(f"print(1)\n{RAISE}", ONE, err("in-place"), tag=EXPECTED),
-    "not idempotent, tagged": cell(counter("a"), ONE, tag="not-idempotent"),
     "picture smoothed differently": cell(show(GRAY), fig(png(204))),
-    "picture of measured times": cell(show(GRAY), fig(png(100)), tag="measured"),
     "environment": cell(
         variables("OMP_NUM_THREADS", "TQDM_DISABLE", "CUDA_VISIBLE_DEVICES"), out("1 1 \n")
     ),
@@ -98,7 +96,7 @@ BROKEN = {
     "output of a blank cell": (cell("", ONE), NOW),
     "HTML": (cell(show(data(LONG)), data(LONG | {"text/html": "0" * 301})), NOW + "'0+1'"),
     "name of the file": (cell(show(fig(png(), save="a")), GRAY), NOW + r'\+metadata: .*"save"'),
-    "measured, other size": (cell(show(GRAY), fig(png(size=(65, 48))), tag="measured"), "the size"),
+    "other size": (cell(show(GRAY), fig(png(size=(65, 48)))), "the size"),
     "other picture": (cell(show(GRAY), fig(png(188))), f"{PICTURE} 10.4 gray levels"),
     "one digit": (cell(show(fig(png(250, WIDE, "9"))), fig(png(250, WIDE, "8"))), PICTURE),
     "error gone": (cell("1;", err("in-place"), tag=EXPECTED), "but raised nothing"),

@@ -34,8 +34,8 @@ NOT_OURS = (  # not American, or translated word for word from another language
     r"|\b(anew|dearer|to and fro|be had|all the same|one and the same|of one (size|shape)|whoever"
     r"|beforehand|without a word|for want of|stands? (in|on|at|between|behind))\b"
 )
-TAGS = {"setup", "remove-cell", "exercise", "solution", "hide-cell", "mnist", "measured"}
-TAGS |= {"raises-exception", "not-idempotent", "slide-output", "slide-picture"}
+TAGS = {"setup", "remove-cell", "exercise", "solution", "hide-cell", "mnist"}
+TAGS |= {"raises-exception", "slide-output", "slide-picture"}
 SLIDES = {"slide", "subslide", "fragment", "skip", "notes", "-"}
 METADATA = {"tags", "slideshow", "cellView", "jupyter", "mystnb"}
 SHOWN = {"text/plain", "text/html", "image/png"}

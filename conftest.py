@@ -33,9 +33,10 @@ def contents(cell: dict) -> list[tuple[str, str]]:
         else:
             metadata = json.dumps(output.metadata, indent=1, sort_keys=True)
             parts = {"kind": output.output_type, "metadata": metadata, **output.data}
+            if not SAME_PIXELS:  # sizes of pictures, and HTML that holds one
+                parts["metadata"] = re.sub(r'"(width|height)": \d+,?', "", metadata)
+                parts.pop("text/html", None)
         for kind, text in sorted(parts.items()):
-            if kind == "text/html" and not SAME_PIXELS:
-                continue  # it holds a picture by Matplotlib
             lines = [text] if kind == "image/png" else re.findall(".{0,99}\n|.{1,99}", str(text))
             seen += [(kind, line) for line in lines]
     return seen

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 
-from utils import course
+from utils import course, data
 
 ROUTES = [  # notebook, and the sections that are run, in order
     ("01", [1, 2, 3, 4, 5, 6, 7, 10]),
@@ -25,6 +25,7 @@ ROUTES = [  # notebook, and the sections that are run, in order
 def test_route(number: str, sections: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the cells before the first section, then those of the sections."""
     monkeypatch.setattr("utils.plotting.display", lambda *args, **kwargs: None)
+    monkeypatch.setattr("utils.data.load_mnist", data._bundled_digits)  # small, so fast
     (path,) = course.ROOT.glob(f"notebooks/{number}_*.ipynb")
     names, section, ran = {"__name__": "__main__"}, 0, set()
     course.setup(seed=0)

@@ -50,6 +50,7 @@ def test_every_worker_has_the_sum_and_nothing_is_left(num_workers):
     results = together(add, num_workers)
     want = sum(torch.arange(1.0, 21) + rank for rank in range(num_workers))
     assert [r.equal(want[:, None].expand(20, 3)) for r in results] == [True] * num_workers
+    assert together(lambda rank, group: rank, num_workers) == [*range(num_workers)]
     assert left() == before
 
 

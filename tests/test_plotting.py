@@ -7,10 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.testing import assert_allclose
+from PIL import Image
 
 from utils import course, plotting
+from utils.drawing import BLUE_BAND, VERMILION_BAND, draw_graph
+from utils.graph import read_graph
 
 X, Y = torch.tensor([[-1.0, 0.0], [2.0, 1.0], [0.5, -2.0]]), torch.tensor([0.0, 1.0, 0.0])
 
@@ -83,3 +87,14 @@ def test_images_keep_order_and_orientation():
 def test_wrong_objects_are_answered_with_what_to_give(draw, words):
     with pytest.raises((TypeError, ValueError), match=words):
         draw(Figure().add_subplot())
+
+
+def test_areas_keep_their_colors(monkeypatch):
+    outputs = []
+    monkeypatch.setattr(plotting, "display", lambda data, **more: outputs.append(data["image/png"]))
+    x = torch.tensor(4.0, requires_grad=True)
+    plotting.show(*draw_graph(read_graph(x**3 - 3 * x, {"x": x})))
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(outputs[0]))).convert("RGB"), int)
+    for band in (BLUE_BAND, VERMILION_BAND):
+        distance = abs(picture - [255 * part for part in to_rgb(band)]).max(axis=2)
+        assert (distance < 3).mean() > 0.02

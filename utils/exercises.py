@@ -1,4 +1,4 @@
-"""The exercises: for each one what is right, and the mistakes that students make most often."""
+"""The exercises: for each one what is right, and likely mistakes, by name."""
 
 import math
 from collections.abc import Callable, Sequence

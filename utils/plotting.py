@@ -19,7 +19,7 @@ from torch import Tensor
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 BLUE, VERMILION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
-COLORS = 40
+COLORS = 36
 # For numbers whose sign matters, and for two classes: white is in the middle.
 DIVERGING = LinearSegmentedColormap.from_list("diverging", [BLUE, "white", VERMILION])
 
@@ -64,7 +64,7 @@ def show(fig: Figure, alt: str = "", save: str | None = None) -> None:
         fig.draw_without_rendering()
     canvas.draw()
     full = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    full.quantize(COLORS, Image.Quantize.MAXCOVERAGE).save(small, format="png", optimize=True)
+    full.quantize(COLORS, kmeans=3).save(small, format="png", optimize=True)
     png = base64.b64encode(small.getvalue()).decode()
     metadata = {"alt": alt, "width": width, "height": height} | ({"save": save} if save else {})
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)

@@ -59,8 +59,9 @@ def build(path: Path, folder: Path) -> Path:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         prepare(cell)
-    for cell in [cell for cell in notebook.cells if "hide-cell" in cell.metadata.get("tags", [])]:
-        put_below_its_task(cell, notebook.cells)
+    for cell in list(notebook.cells):
+        if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
+            put_below_its_task(cell, notebook.cells)
     notebook.cells[0].source += opening(path, notebook)
     exporter = SlidesExporter(
         config=Config(CSSHTMLHeaderPreprocessor={"style": "a11y-high-contrast-light"}),

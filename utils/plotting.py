@@ -19,7 +19,7 @@ from torch import Tensor
 
 # Okabe and Ito's colors, which color-blind readers can tell apart.
 BLUE, VERMILION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
-COLORS = 36
+COLORS = 36  # of a stored picture: enough for its areas, and its file stays small
 # For numbers whose sign matters, and for two classes: white is in the middle.
 DIVERGING = LinearSegmentedColormap.from_list("diverging", [BLUE, "white", VERMILION])
 

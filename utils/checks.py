@@ -14,6 +14,7 @@ from torch import Tensor
 
 NOT_DONE = "not done yet"
 CHANGED = "your code changes the caller's tensors: work on copies"
+EXTRA_AXIS = "the result has an axis too many in front: is a [0] missing?"
 REPAIRS = ("3.", "4.3")  # exercises that hand out broken code: what is wrong is "not done yet"
 FACTORS = {  # the data has n = 7 rows
     "the sign is flipped": -1,
@@ -96,9 +97,9 @@ def _verdict(number: str, function: Callable) -> str:
     attempt = Exercises(function)
     try:
         exercise = getattr(attempt, "exercise_" + number.replace(".", "_"))
-        with torch.enable_grad(), torch.random.fork_rng([]), warnings.catch_warnings():
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if pairs := exercise():
+            if pairs := exercise():  # the answer and what is right, then slips
                 (got, want), *slips = pairs
                 attempt.compare(got, want, *slips)
     except (Mistake, TimeoutError) as mistake:
@@ -141,7 +142,7 @@ class Attempt:
         self.notes: list[str] = []  # what to tell although the answer is right
 
     def __call__(self, *arguments: object, given: Sequence = ()) -> object:
-        """Return what the function returns for what is given and for copies of the arguments."""
+        """Call the function with what is given, then with copies of the arguments."""
         copies = copy.deepcopy(arguments)
         got = self.run(self.function, *given, *copies)
         if got is None:
@@ -166,16 +167,16 @@ class Attempt:
         got = got.reshape(()) if got.numel() == 1 and not want.ndim else got
         tolerance = max(1e-7, 20 * torch.finfo(got.dtype).eps)
         if not close(got, want, tolerance):
-            general = [("the result is transposed", want.t()), ("is a [0] missing?", want[None])]
-            general += [(told, factor * want) for told, factor in FACTORS.items()]
-            pairs = [*general, *slips]
-            told = [told for told, slip in pairs if close(got, as_numbers(slip), tolerance)]
+            usual = [(told, factor * want) for told, factor in FACTORS.items()]
+            usual += [("the result is transposed", want.t()), (EXTRA_AXIS, want[None])]
+            slips = *usual, *slips
+            told = [told for told, slip in slips if close(got, as_numbers(slip), tolerance)]
             raise Mistake(name + (told[0] if told else self.difference(got, want)))
         if not close(got, want, 1e-7):
             self.notes.append(f"only to the digits of {got.dtype}: the check runs in float64")
 
     def difference(self, got: Tensor, want: Tensor) -> str:
-        """Say how `got` differs, and what the function reads from the notebook."""
+        """Say how `got` differs where no slip fits, and what the function reads from outside."""
         if got.shape != want.shape:
             return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}"
         if close(got, want, 1e-4):

@@ -43,11 +43,11 @@ def _guarded(group: object, calls: dict) -> SimpleNamespace:
     """Return the group, with shapes compared first: where they differ, gloo ends the process."""
     numbers = count()
 
-    def allreduce(tensors: Sequence[Tensor]) -> object:
+    def allreduce(tensors: Sequence[Tensor], *options: object) -> object:
         kind = [(tuple(t.shape), t.dtype) for t in tensors]
         if (other := calls.setdefault(next(numbers), kind)) != kind:
             raise ValueError(f"one worker all-reduces {kind[0]}, and another {other[0]}")
-        return group.allreduce(tensors)
+        return group.allreduce(tensors, *options)
 
     return SimpleNamespace(rank=group.rank, size=group.size, allreduce=allreduce)
 
@@ -109,13 +109,12 @@ class Exercises(Attempt):
             self.compare(table.get(name), want, *slips, name=f"{name}: ")
 
     def exercise_2_2(self):
-        users = {"f": "", "d": "f", "c": "d", "b": "d", "a": "fcb", "x": "a"}
         order = [str(name) for name in self()]
-        if sorted(order) != sorted(users):
+        if sorted(order) != sorted("fabcdx"):
             raise Mistake("name each of f, a, b, c, d and x once")
-        for place, name in enumerate(order):
-            if late := [user for user in users[name] if user not in order[:place]]:
-                raise Mistake(f"{name} comes before {late[0]}, which still sends it a gradient")
+        for sender, name in "fa", "fd", "dc", "db", "ca", "ba", "ax":
+            if order.index(name) < order.index(sender):
+                raise Mistake(f"{name} comes before {sender}, which still sends it a gradient")
 
     def exercise_2_3(self):
         u, v = (row.clone().requires_grad_() for row in _random(2, 3))
@@ -159,7 +158,7 @@ class Exercises(Attempt):
             ("the weights do not move", 0 * want),
             ("the weights are nan", math.nan * want),
             ("the first step is right, but all later steps are too long", want.cumsum(0)),
-            ("the last gradient is not used: step() must come after backward()", late),
+            ("the first step does nothing, but all later steps are right", late),
             ("the weights after training are not right", steps),
         )
 
@@ -289,21 +288,19 @@ class Exercises(Attempt):
         inputs = torch.cat([60 * X[:1], X[1:]])  # its first probability rounds to 0 or 1
         model = nn.Sequential(nn.Linear(3, 1, dtype=X.dtype), nn.Flatten(0))
         model.load_state_dict({"0.weight": W[None], "0.bias": W[:1]})
-        weights, losses, bce = [*model.parameters()], [], F.binary_cross_entropy_with_logits
-        path = [copy.deepcopy(weights)]
+        weights, bce = [*model.parameters()], F.binary_cross_entropy_with_logits
+        path, losses = [copy.deepcopy(weights)], []
+        for _ in range(2):
+            losses.append(self(inputs, LABELS, 0.1, given=[model]))
+            path.append(copy.deepcopy(weights))
 
         def loss(entropy: Callable, activation: Callable) -> Callable:
             return lambda *w: entropy(activation(F.linear(inputs, *w)[:, 0]), LABELS)
 
-        for _ in range(2):
-            losses.append(self(inputs, LABELS, 0.1, given=[model]))
-            path.append(copy.deepcopy(weights))
         right, rounds = loss(bce, nn.Identity()), loss(F.binary_cross_entropy, torch.sigmoid)
-        slips = [
-            ("the sigmoid is applied twice: the loss takes logits", loss(bce, torch.sigmoid)),
-            ("a probability can round to 0 or 1: give the loss logits", rounds),
-        ]
-        self.compare_steps(path, right, *slips)
+        twice = "the sigmoid is applied twice: the loss takes logits", loss(bce, torch.sigmoid)
+        rounds = "a probability can round to 0 or 1: give the loss logits", rounds
+        self.compare_steps(path, right, twice, rounds)
         want = [right(*weights) for weights in path[:-1]]
         self.compare(losses, want, name="the steps are right; losses: ")
 
@@ -334,13 +331,15 @@ class Exercises(Attempt):
         rows, n = W + _random(40, 3, seed=5), 40
         full = rows.mean(0)
         variance = (rows - full).square().sum(1).mean()
-        for tolerance in 0.2, 0.3:  # one rounds up what the other hides
-            targets = (tolerance * full.norm()) ** 2, tolerance**2
-            exact, absolute = (n * variance / (variance + (n - 1) * target) for target in targets)
+        for tolerance in 0.2, 0.3:  # rounding up hides a wrong formula in one of them at most
+            goal = (tolerance * full.norm()) ** 2
+            exact, absolute = (
+                n * variance / (variance + (n - 1) * t) for t in (goal, tolerance**2)
+            )
             slips = [
                 ("one row too few: round up, and mind n - 1 in the formula", exact.floor()),
                 ("a batch size is an integer: round up", exact),
-                ("the draws are without repetition: mind n", (variance / targets[0]).ceil()),
+                ("the factor for draws without repetition is missing", (variance / goal).ceil()),
                 ("multiply the tolerance by the length of the full gradient", absolute.ceil()),
             ]
             self.compare(self(rows, tolerance), exact.ceil(), *slips)

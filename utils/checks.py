@@ -55,8 +55,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
     """
     a, b = as_numbers(a).double(), as_numbers(b).double()
     if a.shape != b.shape:
-        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise ValueError(f"cannot compare tensors of different shapes: {shapes}")
+        raise ValueError(f"cannot compare different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
     scale = torch.maximum(a.abs().max(), b.abs().max()).item()
     return (a - b).abs().max().item() / scale if scale else 0.0
 

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
@@ -119,9 +120,8 @@ class Exercises(Attempt):
     def exercise_2_3(self):
         u, v = (row.clone().requires_grad_() for row in _random(2, 3))
         f = ((u + v) * (v + 2 * u)).sum()  # the first sum hands the same tensor to u and to v
-        first, second = (v + 2 * u).detach(), (u + v).detach()
-        yield self(given=[f])[u], first + 2 * second
-        yield NOT_DONE, 2 * second
+        yield self(given=[f])[u], 4 * u + 3 * v
+        yield NOT_DONE, 2 * (u + v)
 
     def exercise_2_4(self):
         e = X.exp()
@@ -333,14 +333,12 @@ class Exercises(Attempt):
         variance = (rows - full).square().sum(1).mean()
         for tolerance in 0.2, 0.3:  # rounding up hides a wrong formula in one of them at most
             goal = (tolerance * full.norm()) ** 2
-            exact, absolute = (
-                n * variance / (variance + (n - 1) * t) for t in (goal, tolerance**2)
-            )
+            exact, fixed = (n * variance / (variance + (n - 1) * t) for t in (goal, tolerance**2))
             slips = [
                 ("one row too few: round up, and mind n - 1 in the formula", exact.floor()),
                 ("a batch size is an integer: round up", exact),
                 ("the factor for draws without repetition is missing", (variance / goal).ceil()),
-                ("multiply the tolerance by the length of the full gradient", absolute.ceil()),
+                ("multiply the tolerance by the length of the full gradient", fixed.ceil()),
             ]
             self.compare(self(rows, tolerance), exact.ceil(), *slips)
 
@@ -373,17 +371,14 @@ class Exercises(Attempt):
         added = "the means are added up and not divided", half(1 / rows)
         path = [[0 * W]]
         for steps in 1, 2, 3:
-            first, *others = self.replicas(steps)
+            work = partial(self.work, steps, {})
+            first, *others = together(work, num_workers=3, timeout=5)
             if not all(close(w, first, 1e-9) for w in others):
                 raise Mistake(f"the replicas part in step {steps}: is a gradient not all-reduced?")
             path.append([first])
         self.compare_steps(path, half(1 / 7), alike, added)
 
-    def replicas(self, steps: int) -> list[Tensor]:
-        """Return the weights of three workers that run the student's function."""
-        shards, calls = [*zip(X.split(SIZES), Y.split(SIZES), strict=True)], {}
-
-        def work(rank: int, group: object) -> Tensor:
-            return as_numbers(self(*shards[rank], 0.1, steps, given=[rank, _guarded(group, calls)]))
-
-        return together(work, num_workers=3, timeout=5)
+    def work(self, steps: int, calls: dict, rank: int, group: object) -> Tensor:
+        """Return the weights of one of three workers that run the student's function."""
+        shard = X.split(SIZES)[rank], Y.split(SIZES)[rank]
+        return as_numbers(self(*shard, 0.1, steps, given=[rank, _guarded(group, calls)]))

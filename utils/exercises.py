@@ -36,7 +36,8 @@ def _steps(loss: Callable, path: Sequence) -> Tensor:
     steps = []
     for weights in path:
         weights = [w.detach().double().requires_grad_() for w in weights]
-        steps.append(-0.1 * parameters_to_vector(torch.autograd.grad(loss(*weights), weights)))
+        gradients = torch.autograd.grad(loss(*weights), weights)
+        steps.append(-0.1 * torch.cat([g.flatten() for g in gradients]))
     return torch.stack(steps)
 
 

@@ -172,6 +172,7 @@ def test_a_changed_solution_is_judged(number, old, new, words, capsys):
     assert old in source
     said = verdict(number, source.replace(old, new), capsys)
     assert words in said and (words == "correct") == (said == "correct")
+    assert ("cannot use" in said) == ("cannot use" in words)
 
 
 @pytest.mark.parametrize(("number", "attempt", "words"), WRITTEN)

@@ -151,7 +151,7 @@ def test_numbers_are_those_of_the_graph_and_arrows_that_meet_are_numbered(shown)
     texts = {text.get_gid(): text.get_text() for text in shown.texts if text.get_gid()}
     drawn = {gid.removesuffix("-number"): text for gid, text in texts.items() if "number" in gid}
     assert drawn == {part: text for part, text in number_texts(shown.graph).items() if text}
-    for i, node in enumerate(shown.graph.nodes):
+    for node in shown.graph.nodes:
         arriving = [k for k, edge in enumerate(shown.graph.edges) if edge.source is node]
         orders = [str(n) if len(arriving) > 1 else None for n, _ in enumerate(arriving, 1)]
         assert [texts.get(f"local{k}-order") for k in arriving] == orders

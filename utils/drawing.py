@@ -180,7 +180,7 @@ def _places(ax: Axes, graph: Graph, numbers: Mapping[str, str]) -> tuple[list, l
             rows = _label_rows(ax, graph, i, numbers[f"local{i}"])
             passed[0] = _Place(source.column + 1, f"local{i}", rows)
         routes.append(_Route([source, *passed, target], [0.0] * (len(passed) + 2)))
-    places = [place for route in reversed(routes) for place in route.places[1:-1]]
+    places = [place for route in routes for place in route.places[1:-1]]
     places = [*reversed(boxes.values()), *places]
     columns = [[p for p in places if p.column == column] for column in range(last + 1)]
     return list(boxes.values()), routes, columns
@@ -281,8 +281,7 @@ def _set_positions(columns: list[list[_Place]], routes: list[_Route]) -> None:
         place.y = round(y, 1)
     x = 0.0
     for column in columns:
-        rows = [row for place in column for row in place.rows]
-        end = x + max((row.width for row in rows), default=0) + 14
+        end = x + 14 + max((row.width for place in column for row in place.rows), default=0)
         for place in column:
             place.span = x, end
         x = end + GAP + max(place.badge for place in column)
@@ -329,8 +328,7 @@ def _draw_box(ax: Axes, place: _Place) -> None:
             _draw_area(ax, f"{row.part}-band", *area, fc=row.band, ec="none", zorder=4)
         x = (left + right - row.width) / 2
         for text, width in zip(row.texts, row.widths, strict=True):
-            x_text = x if text.get_ha() == "left" else x + width / 2
-            text.set_position((x_text, y + row.height / 2))
+            text.set_position((x if text.get_ha() == "left" else x + width / 2, y + row.height / 2))
             x += width + 3
         y += row.height
 

@@ -66,9 +66,9 @@ class _Place:
         self.rows = list(self.rows)
         self.height = sum(row.height for row in self.rows) + 6
 
-    def reach(self, side: int) -> float:
-        """Return how far it reaches below (1) or above (-1) its middle."""
-        return max(LANE / 2 + 4, self.height / 2 + side * self.shift)
+    def room(self, side: int) -> float:
+        """Return how much room it takes below (1) or above (-1) its middle."""
+        return max(LANE / 2 + 4, self.height / 2 + side * self.shift) + SPACE / 2
 
 
 @dataclass(eq=False)
@@ -224,13 +224,13 @@ def _label_rows(ax: Axes, graph: Graph, i: int, number: str) -> Iterator[_Row]:
 
 
 def _sort(columns: list[list[_Place]], routes: list[_Route]) -> None:
-    """Sort the places of a column by the mean rank of their neighbors: then few edges cross."""
+    """Sort the places of a column by the mean height of their neighbors: then few edges cross."""
     pairs = [pair for route in routes for pair in pairwise(route.places)]
-    for step in (-1, 1) * 3:  # at last from the sources, to keep their labels together
+    for step in (-1, 1) * 3:  # the last sweep keeps the labels beside a box together
         for column in columns[::step]:
             for place in column:
-                ranks = [a.y for a, b in (pair[::step] for pair in pairs) if b is place]
-                place.y = np.mean(ranks or place.y)
+                heights = [a.y for a, b in (pair[::step] for pair in pairs) if b is place]
+                place.y = np.mean(heights or place.y)
             column.sort(key=lambda place: place.y)
             for i, place in enumerate(column):
                 place.y += i
@@ -272,9 +272,7 @@ def _set_positions(columns: list[list[_Place]], routes: list[_Route]) -> None:
             weight = 1 if start or stop else 100  # level beside a box that is its own
             rows.append(weight * (height[a] - height[b]))
             drops.append(weight * (stop - start))
-    least = [
-        [-np.inf, *(a.reach(1) + SPACE + b.reach(-1) for a, b in pairwise(c))] for c in columns
-    ]
+    least = [[-np.inf, *(a.room(1) + b.room(-1) for a, b in pairwise(c))] for c in columns]
     bounds = np.concatenate(least), np.inf
     steps = lsq_linear(np.array(rows), np.array(drops), bounds, method="bvls").x
     for place, y in zip(places, np.cumsum(steps), strict=True):
@@ -302,9 +300,8 @@ def _draw_arrow(ax: Axes, part: str, route: _Route, lane: int, style: Mapping) -
     curve = points[:1]
     for (a, c), (b, d) in pairwise(points):
         curve += [((a + b) / 2, c), ((a + b) / 2, d), (b, d)]
-    path = Path(
-        curve[::-1] if lane == 1 else curve, [Path.MOVETO] + [Path.CURVE4] * (len(curve) - 1)
-    )
+    codes = [Path.MOVETO] + [Path.CURVE4] * (len(curve) - 1)
+    path = Path(curve[::-1] if lane == 1 else curve, codes)
     shape = {"arrowstyle": "-|>", "mutation_scale": 18, "zorder": 2}
     ax.add_patch(FancyArrowPatch(path=path, gid=f"{part}-arrow", **shape, **style))
 
@@ -317,15 +314,13 @@ def _draw_area(ax: Axes, gid: str, corner: tuple, width: float, height: float, *
 def _draw_box(ax: Axes, place: _Place) -> None:
     """Draw a box or a label, with the bands of its rows, and move their texts into it."""
     (left, right), y = place.span, place.y + place.shift - place.height / 2
-    style = {"fc": WHITE, "ec": INK if place.part.startswith("box") else VERMILION, "lw": 1.2}
-    _draw_area(
-        ax, f"{place.part}-outline", (left, y), right - left, place.height, **style, zorder=3
-    )
+    edge, size = INK if place.part.startswith("box") else VERMILION, (right - left, place.height)
+    _draw_area(ax, f"{place.part}-outline", (left, y), *size, fc=WHITE, ec=edge, lw=1.2, zorder=3)
     y += (place.height - sum(row.height for row in place.rows)) / 2
     for row in place.rows:
         if row.band:
-            area = (left + 2, y + 1), right - left - 4, row.height - 2
-            _draw_area(ax, f"{row.part}-band", *area, fc=row.band, ec="none", zorder=4)
+            at, size = (left + 2, y + 1), (right - left - 4, row.height - 2)
+            _draw_area(ax, f"{row.part}-band", at, *size, fc=row.band, ec="none", zorder=4)
         x = (left + right - row.width) / 2
         for text, width in zip(row.texts, row.widths, strict=True):
             text.set_position((x if text.get_ha() == "left" else x + width / 2, y + row.height / 2))

@@ -1,5 +1,6 @@
 """The live figures show autograd's numbers at every position, to every kind of reader."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 import torch
-from bs4 import BeautifulSoup
 from playwright.sync_api import Page
 from test_drawing import number
 
@@ -18,6 +18,7 @@ from utils.graph import Graph, GraphError, read_graph
 from utils.interactive import LiveDescent, LiveFigure, LiveGraph
 
 MODULES = Path(__file__).parents[1] / "node_modules"
+ELSEWHERE = os.environ | {"PYTHONPATH": str(MODULES.parent), "PYTHONHASHSEED": "7"}
 needs_modules = pytest.mark.skipif(not MODULES.exists(), reason="run npm ci to test decks and axe")
 X, Y, _ = make_least_squares(100, curvatures=(1.44, 0.24), noise=0.5, seed=7)
 LRS, MOMENTA = torch.arange(1, 57) / 20, (0, 0.5, 0.9)
@@ -29,8 +30,8 @@ def polynomial(x):
     return {"z1": z1, "z2": z2, "f": z1 + z2}
 
 
-def live(compute=polynomial, low=-2, high=2, **more) -> LiveGraph:
-    return LiveGraph(compute, torch.linspace(low, high, 81), **more)
+def live(compute=polynomial, **more) -> LiveGraph:
+    return LiveGraph(compute, torch.linspace(-2, 2, 81), **more)
 
 
 def descend(lr, momentum=0.0):
@@ -158,37 +159,44 @@ def test_slider_shows_autograds_numbers_by_keyboard(figures, page: Page, tmp_pat
         slider.press("ArrowRight")
 
 
-def drawn(figure: LiveFigure, which: int) -> list[np.ndarray]:
-    """Return the points of the lines in a still picture."""
-    image = BeautifulSoup(figure.html, "html.parser").select("img")[which]
-    svg = BeautifulSoup(unquote(image["src"].partition(",")[2]), "html.parser")
-    return [points(path["d"]) for path in svg.select("path[clip-path]")]
+def test_two_sliders_choose_a_pair(figures, page: Page, tmp_path) -> None:
+    open_page(page, tmp_path, figures[1])
+    said, paths = figures[1].frames["steps"][0][0], figures[1].frames["lines"]["path"]
+    for key, i, place in ("Home", 0, 0), ("End", 1, 112), ("ArrowRight", 0, 113):
+        page.locator("input").nth(i).press(key)
+        assert read(page)["said"] == said[place]
+        assert page.locator("[id$=-path] path").first.get_attribute("d") == paths[place]
+        assert page.locator("[id$=-dots] path").first.get_attribute("d").count("h0") == 21
 
 
 def points(path: str) -> np.ndarray:
     return np.array([at.split()[:2] for at in re.split("[ML]", path)[1:]], dtype=float)
 
 
+def check_scale(true: np.ndarray, drawn: np.ndarray) -> float:
+    """Check that one scale leads from all true numbers to all places in a picture; return it."""
+    line = np.polyfit(true, drawn, 1)
+    assert abs(np.polyval(line, true) - drawn).max() < 0.2
+    return line[0]
+
+
 def test_point_and_tangent_lie_on_the_curve(figures) -> None:
-    lines = figures[0].frames["lines"]
-    [curve] = [line for line in drawn(figures[0], 1) if len(line) == 81]
-    down = (curve[60, 1] - curve[20, 1]) / 4  # from f(-1) = 2 to f(1) = -2
-    for i, x in enumerate(np.linspace(-2, 2, 81)):
-        start, end = points(lines["tangent"][i])
-        for place in (points(lines["dot"][i])[0], (start + end) / 2):
-            assert place == pytest.approx(curve[i], abs=0.15)
-        slope = (start[1] - end[1]) / down / (end[0] - start[0]) * (curve[-1, 0] - curve[0, 0]) / 4
-        assert np.arctan(slope) == pytest.approx(np.arctan(3 * x**2 - 3), abs=0.02)
+    lines, x = figures[0].frames["lines"], np.linspace(-2, 2, 81)
+    dots = np.stack([points(dot)[0] for dot in lines["dot"]])
+    start, end = np.stack([points(tangent) for tangent in lines["tangent"]], axis=1)
+    assert abs((start + end) / 2 - dots).max() < 0.15
+    scales = [[check_scale(x, dots[:, 0])], [check_scale(x**3 - 3 * x, dots[:, 1])]]
+    run, rise = (end - start).T / scales
+    assert np.arctan(rise / run) == pytest.approx(np.arctan(3 * x**2 - 3), abs=0.02)
 
 
 def test_descent_predicts_what_is_measured_and_draws_it(figures) -> None:
     frames = figures[1].frames
     pairs = [(0.05 * i, beta) for beta in MOMENTA for i in range(1, 57)]
-    lines = [points(path) for path in frames["lines"]["path"]]
-    true = [descend(*pair)[: len(line)] for pair, line in zip(pairs, lines, strict=True)]
-    for axis in (0, 1):  # one scale fits all points of all paths
-        x, y = (np.concatenate([line[:, axis] for line in all_of]) for all_of in (true, lines))
-        assert abs(np.polyval(np.polyfit(x, y, 1), x) - y).max() < 0.2
+    paths = [points(path) for path in frames["lines"]["path"]]
+    true = [descend(*pair)[: len(path)] for pair, path in zip(pairs, paths, strict=True)]
+    for axis in (0, 1):
+        check_scale(*(np.concatenate([path[:, axis] for path in some]) for some in (true, paths)))
     for (lr, beta), said in zip(pairs, frames["steps"][0][0], strict=True):
         predicted, measured = map(float, re.findall(r"by (\S+)", said))
         steps = [torch.tensor([[1 - lr * c, -lr * beta], [c, beta]]) for c in (MU, L)]
@@ -197,11 +205,10 @@ def test_descent_predicts_what_is_measured_and_draws_it(figures) -> None:
         assert measured == pytest.approx(predicted, rel=0.04), (lr, beta)
         fates = [fate in said for fate in ("without jumping", "while jumping", "not converge")]
         assert beta or fates == [lr <= 1 / L, 1 / L < lr < 2 / L, lr > 2 / L]
-    corner = np.interp(
-        2 / (L + MU), LRS, [spot[0, 0] for spot in map(points, frames["lines"]["dot"][:56])]
-    )
-    curves = [line for line in drawn(figures[1], 1) if len(line) > 2]
-    curve = next(line for line in curves if abs(line[:, 0] - corner).min() < 0.06)
+    dots = [points(dot)[0, 0] for dot in frames["lines"]["dot"][: len(LRS)]]
+    corner = np.interp(2 / (L + MU), LRS, dots)
+    found = map(points, re.findall(r' d="([ML\d. -]+)" clip', unquote(figures[1].html)))
+    curve = next(line for line in found if len(line) > 2 and abs(line[:, 0] - corner).min() < 0.06)
     assert curve[curve[:, 1].argmax(), 0] == pytest.approx(corner, abs=0.06)  # and not blunt
 
 
@@ -310,9 +317,8 @@ def test_in_a_deck_all_fits_and_is_walked_by_fragments(figures, page: Page, tmp_
 
 def test_output_is_the_same_in_another_process(figures) -> None:
     code = "import test_interactive as t; print([figure.html for figure in t.make_figures()])"
-    paths = [str(MODULES.parent), str(MODULES.parent / "tests")]
     again = subprocess.check_output(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {paths}; {code}"], text=True
+        [sys.executable, "-c", code], text=True, cwd=Path(__file__).parent, env=ELSEWHERE
     )
     assert again.strip() == str([figure.html for figure in figures])
 

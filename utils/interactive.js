@@ -62,18 +62,15 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
 
   // In slides, every step of a figure without a slider is a fragment, which the clicker shows.
   const waits = deck && !paper && !inputs.length;
-  function follow() {
-    const step = all(".fragment.visible").length;
-    if (step !== at) walk(step);
-  }
+  if (waits) root.insertAdjacentHTML("beforeend", "<span class='fragment'></span>".repeat(last));
+  for (const event of ["ready", "slidechanged", "fragmentshown", "fragmenthidden"])
+    deck?.addEventListener(event, () => {
+      const step = all(".fragment.visible").length;
+      if (waits && step !== at) walk(step);
+    });
   function go(way) {
     if (waits) way < 0 ? Reveal.prevFragment() : Reveal.nextFragment();
     else walk((at + way + steps.length) % steps.length);
-  }
-  if (waits) {
-    root.insertAdjacentHTML("beforeend", "<span class='fragment'></span>".repeat(last));
-    for (const event of ["ready", "slidechanged", "fragmentshown", "fragmenthidden"])
-      deck.addEventListener(event, follow);
   }
   all("button").forEach((e, i) => e.addEventListener("click", () => go(2 * i - 1)));
   root.addEventListener("keydown", (event) => {

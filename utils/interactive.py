@@ -77,9 +77,7 @@ class LiveFigure:
         frames = json.dumps(self.frames, ensure_ascii=False, separators=(",", ":"))
         frames = escape(frames, quote=False).replace("'", "&#39;")
         if len(self.told) > 1:
-            self.controls += (
-                "<button type='button'>Back</button><button type='button'>Next</button>"
-            )
+            self.controls += "<button>Back</button><button>Next</button>"
         views = "".join(
             f"<div class='course-view' tabindex='0' role='group' aria-label='Picture'>"
             f'<img alt="{escape(alt)}" src="data:image/svg+xml,{quote(svg, SAFE)}"></div>'

@@ -102,10 +102,6 @@ def plain(text: str) -> float:
     return float(text.rpartition("= ")[2].strip("()").replace("−", "-"))
 
 
-def near(wanted: object) -> object:
-    return pytest.approx(wanted, rel=6e-4)  # four digits
-
-
 def check_step(seen: dict, graph: Graph, step: int) -> None:
     """Compare all that a figure shows after a step with the numbers of the graph."""
     nodes, edges, half = graph.nodes, graph.edges, len(graph.nodes)
@@ -121,14 +117,15 @@ def check_step(seen: dict, graph: Graph, step: int) -> None:
     for i, node in enumerate(nodes if step > half else []):
         parts = [edges[k].sent.item() for k in sent if edges[k].source is node]
         wanted[f"sum{i}"] = sum(parts) if node.parts else 1
-    assert {part: plain(text) for part, text in seen["numbers"].items()} == near(wanted)
+    shown = {part: plain(text) for part, text in seen["numbers"].items()}
+    assert shown == pytest.approx(wanted, rel=6e-4)  # four digits
     for edge in (edge for edge in edges if [edge.target] == at and visited):
         said = re.search(rf"(\S+) × (\S+) = (\S+) goes to {edge.source.name}\.", seen["said"])
         product = edge.target.grad.item(), edge.local.item(), edge.sent.item()
-        assert [*map(plain, said.groups())] == near(product)
+        assert [*map(plain, said.groups())] == pytest.approx(product, rel=6e-4)
 
 
-@pytest.mark.parametrize("graph", [cubic(), busy()], ids=["cubic", "busy"])
+@pytest.mark.parametrize("graph", [cubic(), cubic(1e-3), busy()], ids=["cubic", "tiny", "busy"])
 def test_every_part_of_every_step(graph: Graph, page: Page, tmp_path) -> None:
     open_page(page, tmp_path, LiveGraph(graph), LiveGraph(graph))
     last, height = 2 * len(graph.nodes), read(page)["height"]

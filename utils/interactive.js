@@ -19,13 +19,12 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
     image.parentNode.style.setProperty("--width", svg.viewBox.baseVal.width);
     image.replaceWith(svg);
   }
-  root.classList.add("live");
 
   // A column has a text for each position of the sliders, or one for all.
   function show(step) {
     at = step;
     const position = inputs.reduceRight((sum, e) => sum * (+e.max + 1) + +e.value, 0);
-    const pick = (column) => Array.isArray(column) ? column[position] : column;
+    const pick = (column) => (Array.isArray(column) ? column[position] : column);
     const merge = (some) => Object.assign({}, ...some.map(([, parts]) => parts));
     const shown = merge(steps.slice(0, at + 1));
     for (const part in merge(steps)) {
@@ -48,7 +47,9 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
 
   function walk(step) { // with what is at work in sight, and a dot that runs along its arrows
     show(step);
-    root.querySelector(".now[id*=box]")?.scrollIntoView({ block: "nearest", inline: "center" });
+    const middle = (e) => e.getBoundingClientRect().x + e.getBoundingClientRect().width / 2;
+    const box = root.querySelector(".now[id*=box]"), view = box?.closest(".course-view");
+    view?.scrollBy(middle(box) - middle(view), 0);
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     for (const arrow of all(".now[id$=arrow]")) {
       const line = arrow.firstChild;
@@ -74,11 +75,11 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
   }
   all("button").forEach((e, i) => e.addEventListener("click", () => go(2 * i - 1)));
   root.addEventListener("keydown", (event) => {
-    const { key, target } = event, isSlider = target.matches("input");
-    if (deck && (key.startsWith("Page") || (isSlider && key === " "))) target.blur(); // next slide
-    if (!key.startsWith("Arrow")) return;
-    event.stopPropagation(); // what the page would do
-    if (target.matches("button")) go({ ArrowLeft: -1, ArrowRight: 1 }[key] ?? 0);
+    const { key, target } = event, way = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (key.startsWith("Arrow")) event.stopPropagation(); // what the page would do
+    if (way && target.matches("button")) go(way);
+    const turns = key.startsWith("Page") || (key === " " && target.matches("input"));
+    if (deck && turns) target.blur(); // then the deck gets the key
   });
 
   for (const input of inputs) input.addEventListener("input", () => show(at));
@@ -95,6 +96,8 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
     };
     for (const event of ["pointerdown", "pointermove"]) svg.addEventListener(event, move);
   }
+  root.classList.add("live");
+  root.querySelector(".course-controls").hidden = false;
   show(inputs.length || paper ? last : 0);
   addEventListener("beforeprint", () => {
     const before = at;

@@ -302,7 +302,7 @@ def _walk_backward(graph: Graph, texts: Mapping[str, str]) -> Iterator[list]:
                     parts[f"sum{j}"] = add_up(map(plain, gathered), parts[f"sum{j}"])
                 local = f"∂{node.name}/∂{source.name}"
                 if edge.local.numel() == 1:
-                    local = re.sub("−.*", r"(\g<0>)", plain(edge.local))
+                    local = re.sub("^−.*", r"(\g<0>)", plain(edge.local))
                 product = f"{plain(node.grad)} × {local} = {plain(edge.sent)}"
                 say += f" {product} goes to {source.name}."
         yield [say, parts]

@@ -207,10 +207,9 @@ class LiveDescent(LiveFigure):
         factor = self._factor(lr, beta)
         fate = "converges" if factor < 1 else "does not converge"
         if factor < 1 and not beta:
-            is_smooth = lr * self.curvatures[1] <= 1
-            fate += " without jumping" if is_smooth else " while jumping across the valley"
-        ending = f"by {_number(factor, 3)} in theory, and by {_number(measured, 3)} on this path."
-        return f"Descent {fate}. In the end, a step multiplies the error {ending}"
+            fate += " without jumping" if lr * self.curvatures[1] <= 1 else " while jumping"
+        factors = f"{_number(factor, 3)} in theory, {_number(measured, 3)} on this path"
+        return f"Descent {fate}. In the end, a step multiplies the error by {factors}."
 
     def _factor(self, lr: float, beta: float) -> float:
         """Return by which factor a step multiplies the error in the end, in theory."""
@@ -314,7 +313,7 @@ def _tell_slope(x: float, graph: Graph) -> str:
     y, slope = graph.output.value.item(), graph["x"].grad.item()
     gap = "" if math.isfinite(y) and math.isfinite(slope) else " No tangent is drawn."
     at = f"At x = {_number(x)}, {graph.output.name} = {_number(y)}"
-    return f"{at}, and PyTorch's slope is {_number(slope)}.{gap}"
+    return f"{at}, with slope {_number(slope)}.{gap}"
 
 
 def _bowl(loss: Callable[[Tensor], Tensor], w: Tensor) -> tuple[Tensor, list[float]]:

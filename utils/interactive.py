@@ -217,7 +217,7 @@ class LiveDescent(LiveFigure):
         return float(np.abs(roots).max())
 
     def _draw_paths(self, loss: Callable, paths: Sequence[Tensor]) -> str:
-        """Return the paths on level sets as SVG, each up to its first point that is far away."""
+        """Return the first steps of the paths on level sets as SVG."""
         (a, b), ax = self.minimum.tolist(), _axes(4.3)
         reach = 1.3 * (paths[0][0] - self.minimum).abs().max().item()
         plot_contours(loss, (a - reach, a + reach), (b - reach, b + reach), ax)

@@ -98,7 +98,7 @@ def same_bits(a, b):
 def replay_is_exact(output, tensors):
     """Return whether the replay has the bits of PyTorch, which then still finds all it needs."""
     leaves = [x for x in tensors if x.is_leaf]
-    grads = replay_backward(output).grads
+    grads = replay_backward(output)
     wanted = torch.autograd.grad(output, leaves, retain_graph=True, allow_unused=True)
     assert all(x.grad is None for x in leaves) and not any(g.requires_grad for g in grads.values())
     alike = all(map(same_bits, [grads.get(x) for x in leaves], wanted))
@@ -153,9 +153,9 @@ def some_names(output, pool, seed):
     """Name the output, and some of the tensors in the pool that have a part in it."""
     names = {get_gradient_edge(output)[:2]: ("f", output)}
     for i, tensor in enumerate(random.Random(seed).sample(pool, min(len(pool), 6))):
-        names.setdefault(get_gradient_edge(tensor)[:2], (f"t{i}", tensor))
-    steps = replay_backward(output).steps
-    return dict(names[key] for key in names if key in steps)
+        if torch.autograd.grad(output, tensor, retain_graph=True, allow_unused=True)[0] is not None:
+            names.setdefault(get_gradient_edge(tensor)[:2], (f"t{i}", tensor))
+    return dict(names.values())
 
 
 def total_derivative(target, source):
@@ -200,7 +200,7 @@ def test_titles_are_operations_in_forward_order_unless_given():
     graph = read_graph((2 * z).exp().sin().neg(), {"x": x, "z": z}, {"z": "Power"}, {"z": "x^3"})
     assert [node.title for node in graph.nodes] == ["4 operations", "Power", "Input"]
     assert [node.formula for node in graph.nodes] == ["", "x^3", ""]
-    assert read_graph(send_nothing(cube(leaf(0.7))).sin(), {}).output.title == "Custom, Custom, Sin"
+    assert read_graph(cube(leaf(0.7)).sin(), {}).output.title == "Custom, Sin"
     x.data += 5
     assert graph["x"].value == 1.5  # a copy
 
@@ -228,11 +228,10 @@ Z, U = X**3, 3 * V
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        (lambda: replay_backward(2.5), "the output has no graph: give a real tensor, before"),
+        (lambda: replay_backward(2.5), "the output has no graph: give a tensor, before"),
         (lambda: replay_backward(X.detach()), "the output has no graph: .* with requires_grad"),
-        (lambda: replay_backward(X * 1j), "the output has no graph: give a real tensor"),
         (lambda: replay_backward(U), r"has shape \(1001,\): reduce it"),
-        (lambda: read_graph(Z, {"two": 2.0}), "two has no graph: give a real tensor"),
+        (lambda: read_graph(Z, {"two": 2.0}), "two has no graph: give a tensor"),
         (lambda: read_graph(Z, {"late": X**3}), r"unlike \['late'\]"),
         (lambda: read_graph(Z, {"x": X, "y": X}), r"unlike \['x'\]"),
         (lambda: read_graph(Z, {"f": X}), r"unlike \['f'\]"),

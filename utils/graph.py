@@ -189,9 +189,9 @@ def _edges(nodes: Mapping[Key, GraphNode]) -> Iterator[GraphEdge]:
         units = torch.eye(target.grad.numel() if sent else 0).to(target.grad)
         rows = [_walk(key, unit.view_as(target.grad), others) for unit in units]
         for source, g in sent.items():
-            local = [row.get(source, torch.zeros_like(g)).flatten() for row in rows]
             nodes[source].parts.append(g)
-            yield GraphEdge(nodes[source], target, torch.stack(local), g)
+            local = torch.stack([row[source].flatten() for row in rows])
+            yield GraphEdge(nodes[source], target, local, g)
 
 
 def _operations(keys: Iterable[Key]) -> str:

@@ -231,7 +231,7 @@ def _walk(start: Key, gradient: Tensor, stop: Set[Key] = frozenset()) -> dict[Ke
     for node in lexicographical_topological_sort(uses, lambda node: -node._sequence_nr()):
         keys = [(node, i) for i in range(len(node._input_metadata))]
         arrived = {key: sums.pop(key) for key in keys if key in sums and key not in stop}
-        sums |= arrived
+        sums |= arrived  # now they are in the order of the visits
         for key, g in _send(node, [arrived.get(key) for key in keys]):
             sums[key] = sums[key] + g if key in sums else g
     return {key: g.to_dense() for key, g in sums.items()}
@@ -241,8 +241,8 @@ def _send(node: Node, incoming: Sequence[Tensor | None]) -> Iterator[tuple[Key, 
     """Yield what a node sends to each next node: incoming gradient times local derivative."""
     if hasattr(node, "variable"):
         return  # a leaf sends nothing, and its node would write to `.grad`
-    apply, needs = node, [following is not None for following, _ in node.next_functions]
-    following = compress(node.next_functions, needs)
+    needs = [target is not None for target, _ in node.next_functions]
+    apply, following = node, compress(node.next_functions, needs)
     if not callable(node):  # a custom Function expects zeros, and answers for all its arguments
         zeros = [torch.zeros(m.shape).to(m.device, m.dtype) for m in node._input_metadata]
         incoming = [z if g is None else g for g, z in zip(incoming, zeros, strict=True)]

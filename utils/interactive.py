@@ -345,7 +345,7 @@ def _place(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
     """Return points of a picture in the units of its SVG."""
     places = ax.transData.transform(points) * 72 / ax.figure.dpi
     places[:, 1] = 72 * ax.figure.get_figheight() - places[:, 1]
-    return places
+    return places.round(6)  # the rest differs from processor to processor
 
 
 def _path(ax: Axes, points: Sequence[tuple[float, float]]) -> str:

@@ -59,8 +59,8 @@ def test_every_worker_has_the_sum_and_nothing_is_left(num_workers):
     [
         (lambda end: 1 / 0, ZeroDivisionError, "division by zero"),
         (lambda end: sys.exit(3), SystemExit, "3"),
-        (lambda end: None, TimeoutError, r"workers \[0, 1, 3\] have not returned"),
-        (lambda end: end.wait(60), TimeoutError, r"workers \[0, 1, 2, 3\] have not returned"),
+        (lambda end: None, TimeoutError, r"workers \[0, 1, 3\] are late"),
+        (lambda end: end.wait(60), TimeoutError, r"workers \[0, 1, 2, 3\] are late"),
     ],
 )
 def test_a_worker_that_fails_is_reported_and_the_next_run_works(worker_2, error, words):

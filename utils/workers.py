@@ -31,5 +31,5 @@ def together(work: Callable, num_workers: int, timeout: float = 10.0) -> list:
     for answer in sorted(done, key=answers.index):
         answer.result()  # raises what this worker has raised
     if missing := [rank for rank, answer in enumerate(answers) if answer in silent]:
-        raise TimeoutError(f"workers {missing} have not returned in time (timeout={timeout})")
+        raise TimeoutError(f"workers {missing} are late: do all workers make the same calls?")
     return [answer.result() for answer in answers]

@@ -106,7 +106,7 @@ ANSWERS = [  # exercise, a piece of its solution, what a student writes instead,
     ("6.4", "(X @ w - y)", "(X @ w - y) / len(y) * total", "added up and not divided"),
     ("6.4", "group.allreduce([g])", "group.allreduce([X @ w - y])", "one worker all-reduces"),
     ("6.4", "group.allreduce([g]).wait()", "", "the replicas part in step 1"),
-    ("6.4", "group.allreduce([g])", "g if rank else group.allreduce([g])", "not returned in time"),
+    ("6.4", "group.allreduce([g])", "g if rank else group.allreduce([g])", "are late"),
 ]
 
 WRITTEN = [  # exercise, a student's function, the verdict

@@ -102,8 +102,8 @@ def run_twice(item: IPyNbCell) -> None:
 
 def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:
     """Name notebook and cell, and say the reason, with the last lines of a traceback."""
-    unneeded = r"^(Assertion|Runtime)Error: |\x1b\[[0-9;]*m"
-    lines = re.sub(unneeded, "", f"{excinfo.typename}: {excinfo.value}").splitlines()
+    text = f"{excinfo.typename}: {excinfo.value}"
+    lines = re.sub("^(Assertion|Runtime)Error: ", "", text).splitlines()
     return "\n".join([f"{item.path.name}, In[{item.cell_num + 1}]: {lines[0]}", *lines[1:][-15:]])
 
 

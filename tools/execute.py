@@ -30,7 +30,8 @@ def kernel(cells: list[NotebookNode], folder: Path, **variables: str) -> Iterato
     """Start a kernel of this interpreter in `folder`; yield the client that executes `cells`."""
     options = {"timeout": 300, "iopub_timeout": 300, "shutdown_kernel": "immediate"}
     notebook = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(notebook, skip_cells_with_tag="", **options)
+    plain = ["--InteractiveShell.colors=NoColor"]  # no color codes in tracebacks
+    client = NotebookClient(notebook, skip_cells_with_tag="", extra_arguments=plain, **options)
     manager = client.create_kernel_manager()
     manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # not the user's own
     if os.name == "posix":  # two kernels that start at once can get the same port, but no file
@@ -89,13 +90,9 @@ def clean(notebook: NotebookNode) -> None:
     notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
     for cell in notebook.cells:
         cell.metadata = {key: cell.metadata[key] for key in METADATA if key in cell.metadata}
-        texts = []
-        for output in cell.get("outputs", []):
-            if "traceback" in output:
-                lines = output.traceback
-                output.traceback = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-            picture = output.get("metadata", {}).get("image/png", {})
-            texts += [picture["alt"]] if "alt" in picture else []
+        outputs = cell.get("outputs", [])
+        pictures = [output.get("metadata", {}).get("image/png", {}) for output in outputs]
+        texts = [picture["alt"] for picture in pictures if "alt" in picture]
         if texts:
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts)}}
 

@@ -71,7 +71,8 @@ def test_no_place_is_stale(course, monkeypatch):
     monkeypatch.setattr(stamp, "REPO_URL", REPO_URL)
     stamp.main()
     for name in STAMPED:
-        assert (course / name).read_bytes() == (ROOT / name).read_bytes(), "run `make stamp`"
+        texts = [(root / name).read_text("utf-8") for root in (course, ROOT)]
+        assert texts[0] == texts[1], "run `make stamp`"
 
 
 def run(code: str, folder: Path, **env: str) -> subprocess.CompletedProcess:

@@ -3,13 +3,11 @@ PYTHON ?= $(if $(filter Windows_NT,$(OS)),python,python3)
 PY := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
 CONSTRAINTS ?= requirements.lock
 INSTALLED := .venv/installed-$(notdir $(CONSTRAINTS))
-OMP_NUM_THREADS ?= 1
-export OMP_NUM_THREADS
+export OMP_NUM_THREADS ?= 1
 .PHONY: help run test lab slides site bundle handout refresh stamp lint lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
-	@echo "CONSTRAINTS=tests/colab.txt installs other versions, CONSTRAINTS= the newest of everything."
 
 run: $(INSTALLED) ## execute every notebook into build/ and print a table (NAMES='01 05' for some)
 	@$(PY) -m tools.execute run $(NAMES)
@@ -29,8 +27,7 @@ site: $(INSTALLED) node_modules ## make web pages that need no network in build/
 	@$(PY) -m sphinx -qW --keep-going -c site build/source build/site && echo build/site/index.html
 
 bundle: slides site ## pack the last commit, slides, site and MNIST if it is here into build/course.zip
-	@rm -rf build/course build/course.zip && mkdir build/course
-	@git archive HEAD | tar -x -C build/course
+	@rm -rf build/course && mkdir build/course && git archive HEAD | tar -x -C build/course
 	@cp -r build/slides build/site build/course
 	@if [ -d data/MNIST ]; then cp -r data/MNIST build/course/data; fi
 	@cd build && ../$(PY) -m zipfile -c course.zip course && echo build/course.zip
@@ -56,22 +53,18 @@ lock: $(INSTALLED) ## choose the newest versions of all packages and write requi
 		--custom-compile-command "make lock" requirements-dev.txt -o requirements.lock
 
 clean: ## remove build/, node_modules/ and caches; .venv and the data stay
-	rm -rf build node_modules .pytest_cache .ruff_cache
-	find . -name .venv -prune -o '(' -name __pycache__ -o -name .ipynb_checkpoints ')' -prune -exec rm -rf {} +
+	rm -rf build node_modules .*_cache __pycache__ */__pycache__ .ipynb_checkpoints */.ipynb_checkpoints
 
 # The mark of a finished installation names its versions, so that other versions are installed again.
 $(INSTALLED): requirements.txt requirements-dev.txt $(CONSTRAINTS)
 	@$(PYTHON) -c "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo \
 	"$(PYTHON) with its venv module, 3.11 or newer, is missing: install it, or name one: make PYTHON=python3.13" >&2; exit 1; }
 	@echo "Installing the packages into .venv; the first time, PyTorch takes minutes"
-	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
-	@rm -f .venv/installed-*
-	@$(PY) -m pip install --quiet --disable-pip-version-check uv && $(PY) -m uv pip install --quiet \
-		--python $(PY) --compile-bytecode -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade) \
+	@rm -f .venv/installed-* && $(PYTHON) -m venv .venv
+	@$(PY) -m pip install --quiet --disable-pip-version-check uv && $(PY) -m uv pip install --quiet --python $(PY) \
+		--compile-bytecode -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade) && touch $@ \
 		|| { echo "The packages could not be installed, for the reason above; the same command tries again" >&2; exit 1; }
-	@touch $@
 
 node_modules: package.json package-lock.json
-	@command -v npm >/dev/null || { echo "npm is missing: install Node.js" >&2; exit 1; }
-	@npm ci --silent || { echo "npm ci failed: it could not download the packages of package-lock.json" >&2; exit 1; }
-	@touch $@
+	@npm ci --silent && touch $@ || { echo \
+	"npm ci failed: Node.js is missing, or the packages of package-lock.json cannot be downloaded" >&2; exit 1; }

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from base64 import b64decode
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from importlib.metadata import version
 
 import numpy as np
@@ -75,13 +75,13 @@ def start_kernel(notebook: IPyNbFile) -> None:
     notebook.client.timeout = int(notebook.config.option.nbval_cell_timeout)
 
 
-def run(item: IPyNbCell, count: bool) -> list[tuple[str, str]]:
-    """Return what the cell shows now; only a run that is to `count` moves In[n] on."""
+def run(item: IPyNbCell) -> list[tuple[str, str]]:
+    """Return what the cell shows now; without a kernel, no later cell is run."""
     client = item.parent.client
     assert client, "not run, because an earlier cell lost the kernel"
     client.clear_display_id_mapping(item.cell_num)  # or it would update the first run's outputs
     try:
-        run_cell(client, item.cell_num, store_history=count)
+        run_cell(client, item.cell_num)
     except (DeadKernelError, CellTimeoutError):
         item.parent.client = None
         raise
@@ -91,30 +91,20 @@ def run(item: IPyNbCell, count: bool) -> list[tuple[str, str]]:
 def run_twice(item: IPyNbCell) -> None:
     """Compare the first run with what is stored, and the second run with the first."""
     tags = item.cell.metadata.get("tags", [])
-    assert item.options["check"] and not item.options["skip"], "has a marker that skips or ignores"
-    assert item.cell.execution_count, "was never executed before it was stored"
-    stored, first = contents(item.cell), run(item, count=True)
+    stored, first = contents(item.cell), run(item)
     ran = item.parent.client.nb.cells
     if "mnist" in tags and any(BUNDLED in text for cell in ran for _, text in contents(cell)):
         item.user_properties.append(("not compared", len(item.cell.outputs)))
     else:
         compare(stored, first, "stored and now", pictures=SAME_PIXELS)
-    compare(first, run(item, count=False), "first run and second run")
+    compare(first, run(item), "first run and second run")
 
 
 def explain(item: IPyNbCell, excinfo: pytest.ExceptionInfo) -> str:
     """Name notebook and cell, and say the reason, with the last lines of a traceback."""
-    unneeded = r"^(Assertion|Runtime)Error: |\x1b\[[0-9;]*m"
-    lines = re.sub(unneeded, "", f"{excinfo.typename}: {excinfo.value}").splitlines()
+    text = f"{excinfo.typename}: {excinfo.value}"
+    lines = re.sub("^(Assertion|Runtime)Error: ", "", text).splitlines()
     return "\n".join([f"{item.path.name}, In[{item.cell_num + 1}]: {lines[0]}", *lines[1:][-15:]])
-
-
-def collect(notebook: IPyNbFile) -> list[IPyNbCell]:
-    """Return nbval's test of every code cell, and refuse a file that has none."""
-    with suppress(Exception):  # nbformat promises no particular one
-        if cells := list(collect_cells(notebook)):
-            return cells
-    raise notebook.CollectError(f"{notebook.path.name} is not a notebook, or has no code cell")
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None:
@@ -126,6 +116,5 @@ def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter") -> None
         terminalreporter.write_line("Matplotlib is not the locked one: pictures were not compared")
 
 
-collect_cells = IPyNbFile.collect  # nbval 0.11 has no hooks for what follows
-IPyNbFile.collect, IPyNbFile.setup = collect, start_kernel
-IPyNbCell.runtest, IPyNbCell.repr_failure = run_twice, explain
+# nbval 0.11 has no hooks for this
+IPyNbFile.setup, IPyNbCell.runtest, IPyNbCell.repr_failure = start_kernel, run_twice, explain

@@ -1,104 +1,98 @@
 """`make run` and `make refresh`, on small notebooks; a cell is a tuple of source and tags."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-from utils.course import ROOT
+from tools import execute
 
-COMMAND = [sys.executable, "-m", "tools.execute"]
 KERNEL = """import os, sys, ipykernel.connect as kernel
 assert kernel.get_connection_info(unpack=True)["transport"] == "ipc" or os.name == "nt"
 assert [sys.executable, os.getcwd(), os.environ["PYTHONHASHSEED"]] == """
 NO_GPU = "import os\nassert os.environ['CUDA_VISIBLE_DEVICES'] == ''"
+DIGITS = 'print("Data set: scikit-learn\'s bundled digits (1,797)")'
+ERROR = "1 / 0", "raises-exception"
 
 
-def show(**metadata: str | int) -> str:
-    return f"display({{'image/png': 'UE5H'}}, metadata={{'image/png': {metadata}}}, raw=True)"
+@pytest.fixture(autouse=True)
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an empty course and return its folder."""
+    for folder in ("build", "figures", "notebooks"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr(execute, folder.upper(), tmp_path / folder)
+    return tmp_path
 
 
-def make_course(root: Path, **notebooks: list) -> None:
-    for folder in ("notebooks", "figures", "tools", "utils"):
-        (root / folder).mkdir()
-    for name in ("tools/execute.py", "utils/course.py"):
-        (root / name).write_bytes((ROOT / name).read_bytes())
+def write(**notebooks: list[tuple]) -> None:
     for name, cells in notebooks.items():
         code = [nbformat.v4.new_code_cell(text, metadata={"tags": tags}) for text, *tags in cells]
         code[-1].execution_count = 9  # as an earlier run stored it
-        nbformat.write(nbformat.v4.new_notebook(cells=code), root / f"notebooks/{name}.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(cells=code), execute.NOTEBOOKS / f"{name}.ipynb")
 
 
-def command(root: Path, *names: str, **more: str) -> subprocess.CompletedProcess:
-    how = {"cwd": root, "env": os.environ | more, "capture_output": True, "text": True}
-    return subprocess.run([*COMMAND, *names], **how)
+def show(**metadata: str) -> str:
+    return f"display({{'image/png': 'UE5H'}}, metadata={{'image/png': {metadata}}}, raw=True)"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_run_says_what_became_of_each_notebook(tmp_path):
-    here = [sys.executable, str(tmp_path / "notebooks"), "0"]
-    sound = [(f"{KERNEL}{here}",), ("1 / 0", "raises-exception"), ("print('Data set: A (x)')",)]
+def test_run_says_what_became_of_each_notebook(course, monkeypatch, capsys):
+    here = [sys.executable, str(course / "notebooks"), "0"]
+    sound = [(f"{KERNEL}{here}",), ERROR, ("print('Data set: A (x)')",)]
     error = [("1",), ("raise ValueError('two\\nlines')",), ("print('not reached')",)]
-    silent, dies = [("1", "raises-exception")], [("import os\nos._exit(1)",)]
-    make_course(tmp_path, n1=sound, n2=error, n3=silent, n4=dies)
-    bogus = tmp_path / "jupyter/kernels/python3/kernel.json"
+    write(n1=sound, n2=error, n3=[("1", "raises-exception")], n4=[("import os\nos._exit(1)",)])
+    bogus = course / "jupyter/kernels/python3/kernel.json"
     bogus.parent.mkdir(parents=True)
     bogus.write_text('{"argv": ["nonesuch"], "display_name": "x", "language": "x"}')
-    done = command(tmp_path, "run", JUPYTER_PATH=str(bogus.parents[2]))
-    rows = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
+    monkeypatch.setenv("JUPYTER_PATH", str(course / "jupyter"))
+    with pytest.raises(SystemExit, match="^\nn2 and n3 and n4 failed. The executed copies lie in"):
+        execute.main("run")
+    rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
     assert [(row[0], row[1], row[3]) for row in rows[1:]] == [
         ("n1", "3", "A"),
         ("n2", "2", "FAILED in In[2]: raised ValueError: two"),
         ("n3", "1", "FAILED in In[1]: is tagged raises-exception, but raised nothing"),
         ("n4", "1", "FAILED in In[1]: Kernel died"),
     ]
-    assert done.returncode == 1 and "\nn2 and n3 and n4 failed. The executed copies" in done.stderr
-    copy = nbformat.read(tmp_path / "build/n2.ipynb", as_version=4).cells
+    copy = nbformat.read(course / "build/n2.ipynb", as_version=4).cells
     assert copy[1].outputs[0].ename == "ValueError" and copy[2].execution_count is None
+    with pytest.raises(SystemExit, match=r"There is no notebook n7\*.ipynb in "):
+        execute.main("run", "n1", "n7")
 
 
-def test_run_says_what_to_do_next_or_what_is_wrong(tmp_path):
-    make_course(tmp_path, n1_a=[("1",)])
-    assert "\nThe notebook ran. Open JupyterLab with: make lab" in command(tmp_path, "run").stdout
-    assert "There is no notebook n7*.ipynb in " in command(tmp_path, "run", "n1", "n7").stderr
-    (tmp_path / "notebooks/n2_b.ipynb").write_text("{")
-    assert command(tmp_path, "run").stderr == "n2_b.ipynb is not a notebook: NotJSONError\n"
-
-
-def test_refresh_stores_the_same_clean_outputs_and_figures_twice(tmp_path):
+def test_refresh_stores_the_same_clean_outputs_and_figures_twice(course, capsys):
     pytest.importorskip("IPython", "8.7")  # older ones name frames after temporary files
-    first, second = show(alt="A", save="a"), show(alt="B")
-    shown = f"print(1, flush=True)\nprint(2)\n{first}\nprint(3)\n{second}"
-    frames = ("def inner():\n    1 / 0\ninner()", "raises-exception")
-    make_course(tmp_path, n1_a=[(shown,), frames], n2_b=[(NO_GPU,), (show(save="b"),)])
-    path = tmp_path / "notebooks/n1_a.ipynb"
+    saved, second = show(alt="A", save="a"), show(alt="B")
+    shown = f"print(1, flush=True)\nprint(2)\n{saved}\nprint(3)\n{second}"
+    write(n1_a=[(shown,), ERROR], n2_b=[(NO_GPU,), (show(save="b"),)])
+    path = course / "notebooks/n1_a.ipynb"
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = {"language_info": {"name": "python", "version": "3.1"}, "widgets": {}}
     notebook.cells[1].metadata |= {"execution": {"started": "2026"}, "mystnb": {"image": {}}}
     nbformat.write(notebook, path)
-    (tmp_path / "figures/stale.png").touch()
-    assert "\nAll 2 notebooks ran. See what changed" in command(tmp_path, "refresh").stdout
-    first, figures = contents(path.parent), contents(tmp_path / "figures")
+    (course / "figures/stale.png").touch()
+    execute.main("refresh")
+    assert "\nEvery cell ran. See what changed with: git diff" in capsys.readouterr().out
+    stored, figures = contents(path.parent), contents(course / "figures")
     assert figures == {"a.png": b"PNG", "b.png": b"PNG"}
     cells = nbformat.read(path, as_version=4).cells
     assert [output.get("text") for output in cells[0].outputs] == ["1\n2\n", None, "3\n", None]
     assert cells[0].metadata["mystnb"] == {"image": {"alt": "A B"}}
-    text = first["n1_a.ipynb"].decode()
-    assert "in inner()" in text and text.count("mystnb") == 1 and "language_info" in text
-    assert [dirt for dirt in ("2026", "3.1", "widgets", "u001b", "File ") if dirt in text] == []
-    assert "\nThe notebook ran. See what changed" in command(tmp_path, "refresh", "n1").stdout
-    assert (contents(path.parent), contents(tmp_path / "figures")) == (first, figures)
+    assert "ZeroDivisionError" in cells[1].outputs[0].traceback[-1]
+    text = path.read_text("utf-8")
+    assert [dirt for dirt in ("2026", "3.1", "widgets", "u001b") if dirt in text] == []
+    assert text.count("mystnb") == 1
+    execute.main("refresh", "n1")
+    assert (contents(path.parent), contents(course / "figures")) == (stored, figures)
 
 
-def test_refresh_writes_all_or_nothing(tmp_path):
-    digits = 'print("Data set: scikit-learn\'s bundled digits (1,797)")'
-    make_course(tmp_path, n1_a=[(show(save="a"),)], n2_b=[("1 / 0",)], n3_c=[(digits,)])
-    before = contents(tmp_path / "notebooks")
-    assert command(tmp_path, "refresh").stderr == "\nn2_b and n3_c failed. Nothing was written.\n"
-    assert contents(tmp_path / "notebooks") == before and contents(tmp_path / "figures") == {}
+def test_refresh_stores_all_or_nothing(course):
+    write(n1_a=[(show(save="a"),)], n2_b=[("1 / 0",)], n3_c=[(DIGITS,)])
+    before = contents(course / "notebooks")
+    with pytest.raises(SystemExit, match="n2_b and n3_c failed. Nothing was stored"):
+        execute.main("refresh")
+    assert contents(course / "notebooks") == before and contents(course / "figures") == {}

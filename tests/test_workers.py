@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,17 +16,10 @@ from utils.workers import together
 
 NOTEBOOK = (ROOT / "notebooks/06_scale.ipynb").read_text("utf-8")
 ONE_MACHINE, TWO_MACHINES = re.findall(r'^ *"torchrun (.*?)(?:\\n)?",?$', NOTEBOOK, re.MULTILINE)
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+WAYS = ["by hand"] if sys.platform == "win32" else ["one machine", "two machines"]
+TORCHRUN = "-m torch.distributed.run"
 FAILURE = """from tests.test_workers import add, sys, together
 together(lambda rank, group: add(rank, group) if rank else sys.exit(0), 4, timeout=300)"""
-MACHINES = """
-for k in 1 2; do ip netns add $PREFIX$k; done
-ip link add eth0 netns ${PREFIX}1 type veth peer name eth0 netns ${PREFIX}2
-for k in 1 2; do
-    ip -n $PREFIX$k addr add 10.0.0.$k/24 dev eth0
-    for device in lo eth0; do ip -n $PREFIX$k link set $device up; done
-done
-"""
 
 
 def add(rank, group):
@@ -71,52 +63,39 @@ def test_a_worker_that_fails_is_reported_and_the_next_run_works(worker_2, error,
     assert len(together(add, 4)) == 4
 
 
-def run_all(commands: list[list[str]], **environment: str) -> str:
-    """Run all commands at once, command k with RANK k, and return what they print, or fail."""
-    common = os.environ | {"CUDA_VISIBLE_DEVICES": ""} | environment
-    started = [
-        subprocess.Popen(c, cwd=ROOT, env=common | {"RANK": str(k)}, stdout=-1, text=True)
-        for k, c in enumerate(commands)
-    ]
+def run_all(*commands: list[str], **environment: str) -> str:
+    """Run Python with each list of arguments at once, list k with RANK k; return what it prints."""
+    started = []
+    for k, arguments in enumerate(commands):
+        env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "RANK": str(k)} | environment
+        command = [sys.executable, *arguments]
+        started.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=-1, text=True))
     try:
         printed = "".join(process.communicate(timeout=240)[0] for process in started)
     finally:
-        [process.kill() for process in started]
+        for process in started:
+            process.kill()
     assert [process.returncode for process in started] == [0] * len(started)
     return printed
 
 
 def test_a_process_that_fails_ends_without_waiting_or_aborting():
-    assert run_all([[sys.executable, "-c", FAILURE]]) == ""
+    assert run_all(["-c", FAILURE]) == ""
 
 
-def agree(printed: str) -> bool:
-    """Return whether two workers say that they trained like each other and like one process."""
-    said = re.findall(r"of 2: differs from worker 0 by (.{5}), from one process by (.{5})", printed)
-    return len(said) == 2 and all(float(a) == 0 and float(b) < 1e-14 for a, b in said)
-
-
-def start_by_hand() -> str:
-    """Start two workers as the notebook says for Windows, where PyTorch comes without libuv."""
+@pytest.mark.parametrize("way", WAYS)
+def test_ddp_script_trains_like_one_process(way):
+    """Start it as the notebook says; the second machine is this one, too."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
+    first = TWO_MACHINES.replace("10.0.0.1:29500", f"127.0.0.1:{port}")
+    lines = {
+        "by hand": ["notebooks/ddp.py"] * 2,
+        "one machine": [f"{TORCHRUN} {ONE_MACHINE}"],
+        "two machines": [f"{TORCHRUN} {first}", f"{TORCHRUN} {first}".replace("rank 0", "rank 1")],
+    }
     where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
-    return run_all([[sys.executable, "notebooks/ddp.py"]] * 2, **where)
-
-
-def test_ddp_script_on_one_machine():
-    by_hand = sys.platform == "win32"
-    assert agree(start_by_hand() if by_hand else run_all([[*TORCHRUN, *ONE_MACHINE.split()]]))
-
-
-@pytest.mark.skipif(not shutil.which("ip") or os.geteuid(), reason="needs root and iproute2")
-def test_ddp_script_on_two_machines():
-    prefix = f"course{os.getpid()}-"
-    try:
-        subprocess.run(["sh", "-ec", MACHINES], check=True, env=os.environ | {"PREFIX": prefix})
-        machine, start = ["ip", "netns", "exec"], [*TORCHRUN, *TWO_MACHINES.split()]
-        first, second = ([*machine, f"{prefix}{k}", *start] for k in (1, 2))
-        second[second.index("--node-rank") + 1] = "1"
-        assert agree(run_all([first, second], GLOO_SOCKET_IFNAME="eth0"))
-    finally:
-        [subprocess.run(["ip", "netns", "del", f"{prefix}{k}"]) for k in (1, 2)]
+    printed = run_all(*(line.split() for line in lines[way]), **where)
+    said = re.findall(r"of 2: differs from worker 0 by (.{5}), from one process by (.{5})", printed)
+    assert [float(to_first) for to_first, _ in said] == [0, 0]
+    assert all(float(to_one_process) < 1e-14 for _, to_one_process in said)

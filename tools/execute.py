@@ -1,6 +1,5 @@
 """Execute the notebooks: `run` into build/, `refresh` in place with clean outputs and figures/."""
 
-import argparse
 import os
 import re
 import sys
@@ -10,21 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:  # the imports take a second, and Ctrl-C must not print a traceback then either
-    import nbformat
-    from jupyter_client.kernelspec import KernelSpecManager
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-    from nbconvert.preprocessors import ClearOutputPreprocessor, CoalesceStreamsPreprocessor
-    from nbformat import NotebookNode
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert.preprocessors import ClearOutputPreprocessor, CoalesceStreamsPreprocessor
+from nbformat import NotebookNode
+from nbformat.reader import NotJSONError
 
-    from utils.course import ROOT
-except KeyboardInterrupt:
-    sys.exit("\nStopped before the end.")
+from utils.course import ROOT
 
 BUILD, FIGURES, NOTEBOOKS = ROOT / "build", ROOT / "figures", ROOT / "notebooks"
 BUNDLED = "Data set: scikit-learn's bundled digits"
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+METADATA = "tags", "slideshow", "cellView", "jupyter"  # of cells; editors write more, which goes
 
 
 @contextmanager
@@ -32,7 +30,8 @@ def kernel(cells: list[NotebookNode], folder: Path, **variables: str) -> Iterato
     """Start a kernel of this interpreter in `folder`; yield the client that executes `cells`."""
     options = {"timeout": 300, "iopub_timeout": 300, "shutdown_kernel": "immediate"}
     notebook = nbformat.v4.new_notebook(cells=cells)
-    client = NotebookClient(notebook, skip_cells_with_tag="", **options)
+    plain = ["--InteractiveShell.colors=NoColor"]  # no color codes in tracebacks
+    client = NotebookClient(notebook, skip_cells_with_tag="", extra_arguments=plain, **options)
     manager = client.create_kernel_manager()
     manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # not the user's own
     if os.name == "posix":  # two kernels that start at once can get the same port, but no file
@@ -42,11 +41,11 @@ def kernel(cells: list[NotebookNode], folder: Path, **variables: str) -> Iterato
         yield client
 
 
-def run_cell(client: NotebookClient, index: int, store_history: bool = True) -> None:
+def run_cell(client: NotebookClient, index: int) -> None:
     """Execute one cell; raise RuntimeError or OSError unless it does what its tags announce."""
     cell = client.nb.cells[index]
     try:
-        client.execute_cell(cell, index, store_history=store_history)
+        client.execute_cell(cell, index)
     except CellExecutionError as error:
         raise RuntimeError(f"raised {error.ename}: {error.evalue}\n{error}") from None
     CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, index)
@@ -64,11 +63,11 @@ def find(names: list[str]) -> list[Path]:
     return [path for path in sorted(NOTEBOOKS.glob("*.ipynb")) if path.stem.startswith(stems)]
 
 
-def execute(path: Path, notebook: NotebookNode, refresh: bool) -> bool:
-    """Execute a notebook, print its row of the table, and return whether it did what it should."""
+def execute(path: Path, refresh: bool) -> bool:
+    """Execute a notebook into build/, print its row, and return whether it did what it should."""
     number, failure, start = 0, "", time.perf_counter()
     print(f"{path.stem:28}", end="", flush=True)
-    ClearOutputPreprocessor().preprocess(notebook, {})
+    notebook, _ = ClearOutputPreprocessor().preprocess(nbformat.read(path, as_version=4), {})
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     variables = {"CUDA_VISIBLE_DEVICES": ""} if refresh else {}  # a GPU rounds differently
     try:
@@ -82,68 +81,63 @@ def execute(path: Path, notebook: NotebookNode, refresh: bool) -> bool:
         failure = "FAILED to find MNIST: data/README.md says where to put it"
     data = (re.findall(r"^Data set: (.+?)(?: \(|$)", text, re.MULTILINE) or ["-"])[0]
     print(f"{number:5}{time.perf_counter() - start:9.1f}  {failure or data}", flush=True)
+    nbformat.write(notebook, BUILD / path.name)
     return not failure
 
 
-def clean(cell: NotebookNode) -> None:
-    """Take out what changes from run to run; store pictures, and their texts for MyST-NB."""
-    for key in ("execution", "ExecuteTime", "executionInfo", "mystnb"):
-        cell.metadata.pop(key, None)
-    texts = []
-    for output in cell.get("outputs", []):
-        if "traceback" in output:
-            output.traceback = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in output.traceback]
-        picture = output.get("metadata", {}).get("image/png", {})
-        texts += [picture["alt"]] if "alt" in picture else []
-        if "save" in picture:
-            (FIGURES / f"{picture['save']}.png").write_bytes(b64decode(output.data["image/png"]))
-    if texts:  # MyST-NB gives all pictures of a cell one text
-        cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts)}}
+def clean(notebook: NotebookNode) -> None:
+    """Take out what changes from run to run; give MyST-NB the text of a cell's pictures."""
+    notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
+    for cell in notebook.cells:
+        cell.metadata = {key: cell.metadata[key] for key in METADATA if key in cell.metadata}
+        outputs = cell.get("outputs", [])
+        pictures = [output.get("metadata", {}).get("image/png", {}) for output in outputs]
+        texts = [picture["alt"] for picture in pictures if "alt" in picture]
+        if texts:
+            cell.metadata["mystnb"] = {"image": {"alt": " ".join(texts)}}
 
 
-def store(notebooks: dict[Path, NotebookNode]) -> None:
-    """Write notebooks as every machine would store them; remove figures that no output names."""
-    for path, notebook in notebooks.items():
-        notebook.metadata = NotebookNode(kernelspec=KERNEL, language_info={"name": "python"})
-        for cell in notebook.cells:
-            clean(cell)
+def saved_pictures() -> list[tuple[str, bytes]]:
+    """Return name and content of every stored picture that belongs in figures/."""
+    pictures = []
+    for path in find([]):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                if name := output.get("metadata", {}).get("image/png", {}).get("save"):
+                    pictures.append((f"{name}.png", b64decode(output.data["image/png"])))
+    return pictures
+
+
+def store(paths: list[Path]) -> None:
+    """Copy notebooks, cleaned, from build/ to their places, and their pictures into figures/."""
+    for path in paths:
+        notebook = nbformat.read(BUILD / path.name, as_version=4)
+        clean(notebook)
         nbformat.write(notebook, path)
-    stored = "".join(path.read_text("utf-8") for path in find([]))
     for path in FIGURES.glob("*.png"):
-        if f'"save": "{path.stem}"' not in stored:
-            path.unlink()
+        path.unlink()
+    for name, picture in saved_pictures():
+        (FIGURES / name).write_bytes(picture)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.execute", description=__doc__)
-    parser.add_argument("command", choices=["run", "refresh"])
-    parser.add_argument("names", nargs="*", help="notebooks by the beginning of their names")
-    arguments = parser.parse_args()
-    refresh = arguments.command == "refresh"
-    notebooks = {}
-    for path in find(arguments.names):
-        try:
-            notebooks[path] = nbformat.read(path, as_version=4)
-        except Exception as error:  # nbformat promises no particular one
-            sys.exit(f"{path.name} is not a notebook: {type(error).__name__}")
+def main(command: str, *names: str) -> None:
+    refresh, paths = command == "refresh", find(names)
+    BUILD.mkdir(exist_ok=True)
     print(f"{'notebook':28}cells  seconds  data set")
-    failed = [path.stem for path in notebooks if not execute(path, notebooks[path], refresh)]
-    if not refresh:
-        BUILD.mkdir(exist_ok=True)
-        for path, notebook in notebooks.items():
-            nbformat.write(notebook, BUILD / path.name)
+    failed = [path.stem for path in paths if not execute(path, refresh)]
     if failed:
-        copies = "Nothing was written." if refresh else "The executed copies lie in build/."
-        sys.exit(f"\n{' and '.join(failed)} failed. {copies}")
+        stored = "Nothing was stored. " if refresh else ""
+        sys.exit(f"\n{' and '.join(failed)} failed. {stored}The executed copies lie in build/.")
     if refresh:
-        store(notebooks)
-    subject = f"All {len(notebooks)} notebooks" if len(notebooks) > 1 else "The notebook"
+        store(paths)
     advice = "See what changed with: git diff" if refresh else "Open JupyterLab with: make lab"
-    print(f"\n{subject} ran. {advice}")
+    print(f"\nEvery cell ran. {advice}")
 
 
 if __name__ == "__main__":
     try:
-        main()
+        main(*sys.argv[1:])
+    except NotJSONError as error:  # it is the notebook whose name was printed last
+        sys.exit(f"\n{error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped before the end.")

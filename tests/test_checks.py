@@ -166,6 +166,11 @@ def verdict(number: str, source: str, capsys) -> str:
     return said
 
 
+@pytest.fixture(autouse=True)
+def no_color(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
 @pytest.mark.parametrize(("number", "old", "new", "words"), ANSWERS)
 def test_a_changed_solution_is_judged(number, old, new, words, capsys):
     source = SOLUTIONS[number].source
@@ -195,6 +200,14 @@ def test_check_never_raises(number, attempt, capsys):
     check(number, attempt)
     assert re.fullmatch(rf"Exercise {number}: [○✗] .*\n", capsys.readouterr().out)
     assert not passed(number, attempt)
+
+
+def test_marks_have_colors(monkeypatch, capsys):
+    monkeypatch.delenv("NO_COLOR")
+    for attempt in lambda x: ..., lambda x: x, lambda x: 8 * x**3 - 10 * x + 3:
+        check("1.1", attempt)
+    marks = re.findall(r"(3\d)m(.)\x1b\[0m ", capsys.readouterr().out)
+    assert marks == [("34", "○"), ("31", "✗"), ("32", "✓")]
 
 
 def test_check_leaves_the_global_generator_alone():

@@ -36,7 +36,8 @@ def kernel(cells: list[NotebookNode], folder: Path, **variables: str) -> Iterato
     manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])  # not the user's own
     if os.name == "posix":  # two kernels that start at once can get the same port, but no file
         manager.transport, manager.ip = "ipc", f"/tmp/kernel-{os.getpid()}"
-    env = {"OMP_NUM_THREADS": "1"} | os.environ | {"TQDM_DISABLE": "1", "MPLBACKEND": ""}
+    env = {"OMP_NUM_THREADS": "1"} | os.environ
+    env |= {"TQDM_DISABLE": "1", "MPLBACKEND": "", "NO_COLOR": "1"}
     with client.setup_kernel(env=env | variables, cwd=str(folder)):
         yield client
 

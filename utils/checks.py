@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import os
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 NOT_DONE = "not done yet"
+COLORS, RESET = {"✓": "\x1b[1;32m", "○": "\x1b[1;34m", "✗": "\x1b[1;31m"}, "\x1b[0m"
 CHANGED = "your code changes the caller's tensors: work on copies"
 EXTRA_AXIS = "the result has an axis too many in front: is a [0] missing?"
 REPAIRS = ("3.", "4.3")  # exercises that hand out broken code: what is wrong is "not done yet"
@@ -82,7 +84,8 @@ def check(exercise: str, attempt: Callable) -> None:
     """
     verdict = _verdict(str(exercise), attempt)
     mark = "✓" if verdict.startswith("correct") else "○" if NOT_DONE in verdict else "✗"
-    print(f"Exercise {exercise}: {mark} {verdict}")
+    color = "" if os.environ.get("NO_COLOR") else COLORS[mark]  # https://no-color.org
+    print(f"Exercise {exercise}: {color}{mark}{color and RESET} {verdict}")
 
 
 def passed(exercise: str, attempt: Callable) -> bool:

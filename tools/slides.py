@@ -1,7 +1,7 @@
 """Build build/slides/: each notebook as one HTML deck that needs no network, and as a PDF.
 
 A cell's slide type says where a slide begins and what is skipped or spoken. The tag `slide-output`
-hides a cell's code. A solution follows its task, wherever the notebook has it.
+hides a cell's code, and `solution` moves a cell behind the cell with the same call of `check`.
 """
 
 import html
@@ -27,16 +27,6 @@ def prepare(cell: nbformat.NotebookNode) -> None:
     cell.metadata.setdefault("slideshow", {"slide_type": "skip"})
 
 
-def put_below_its_task(solution: nbformat.NotebookNode, cells: list[nbformat.NotebookNode]) -> None:
-    """Move a solution behind the cell with the same call of `check`, and behind its hints."""
-    cells.remove(solution)
-    call = re.search(r'check\(".*?"', solution.source)[0]
-    place = next(i for i, cell in enumerate(cells) if call in cell.source) + 1
-    while place < len(cells) and cells[place].metadata.slideshow["slide_type"] == "notes":
-        place += 1
-    cells.insert(place, solution)
-
-
 def add_opening(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Show below the title the live figure of a function, or the first picture, and all decks."""
     seen = [(cell, str(cell.get("outputs", ""))) for cell in notebook.cells]
@@ -59,9 +49,6 @@ def build(path: Path, folder: Path) -> Path:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         prepare(cell)
-    for cell in list(notebook.cells):
-        if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
-            put_below_its_task(cell, notebook.cells)
     add_opening(notebook, path)
     exporter = SlidesExporter(
         config=Config(CSSHTMLHeaderPreprocessor={"style": "a11y-high-contrast-light"}),

@@ -1,17 +1,19 @@
 // When the formulas stand: fit pictures and text to their slides, then hand over to reveal.js.
 const WIDTH = 1168, HEIGHT = 720, SMALLEST = 240, GROWTH = 1.5;
 
+// Each solution follows the task with the same call of check, wherever the notebook has it.
+function move(solution, slides) {
+  const [call] = /check\(".*?"/.exec(solution.textContent);
+  slides.find((slide) => slide.textContent.includes(call)).after(solution);
+}
+
 // Every slide has a title, and slides with one title are numbered.
 function title(slides) {
   let titles = [];
   for (const slide of slides) {
-    let own = [...slide.querySelectorAll("h1, h2, h3")].at(-1);
-    if (own) titles = [];
-    else {
-      slide.prepend((own = document.createElement("h2")));
-      own.innerHTML = titles[0].innerHTML;
-    }
-    titles.push(own);
+    const own = [...slide.querySelectorAll("h1, h2, h3")].at(-1);
+    if (!own) slide.insertAdjacentHTML("afterbegin", `<h2>${titles[0].innerHTML}</h2>`);
+    titles = own ? [own] : [...titles, slide.firstElementChild];
     titles.forEach((one, i) => (one.dataset.part = `${i + 1}/${titles.length}`));
   }
 }
@@ -26,30 +28,36 @@ function fit(slide) {
   pictures.forEach((p, i) => (p.style.height = `${p.height + share * changes[i]}px`));
 }
 
-// Code grows as far as its lines and the slide have room; without room, all text shrinks.
+// Code grows to 28 px if its lines and the slide have room; without room, all text shrinks.
 function scale(slide) {
-  const blocks = [...slide.querySelectorAll("pre:not(aside pre)")];
-  for (let size = 28; size >= 9; size--) {
+  const blocks = [...slide.querySelectorAll("pre")].filter((block) => block.checkVisibility());
+  const lengths = blocks.flatMap(({ textContent }) => textContent.split("\n").map((l) => l.length));
+  const longest = Math.max(67, ...lengths.filter((length) => length <= 100)); // longer ones wrap
+  for (let size = Math.floor(1900 / longest); size >= 9; size -= 0.5) { // a letter has 0.6 of it
     slide.style.setProperty("--code", `${size}px`);
     slide.style.fontSize = `${Math.min(27, size / 0.7)}px`;
-    const cut = blocks.some((block) => block.scrollWidth > block.clientWidth);
-    if (!cut && slide.scrollHeight <= HEIGHT) return;
+    if (slide.scrollHeight <= HEIGHT) return;
   }
 }
 
 function start() {
   const printing = /print-pdf/.test(window.location.search);
-  const all = (what, change) => document.querySelectorAll(what).forEach(change);
-  if (printing) all("section section:has(.celltag_solution)", (slide) => slide.remove());
-  all("aside.notes mjx-assistive-mml", (formula) => formula.remove());
-  all("aside.notes details", (hint) => (hint.open = true));
-  all(".jp-CodeCell:not(.celltag_slide-output) .jp-OutputArea", (e) => e.classList.add("fragment"));
-  title(document.querySelectorAll("section section"));
-  all("section section", (slide) => {
+  const all = (what) => [...document.querySelectorAll(what)];
+  const slides = all("section section"), solutions = all("section section:has(.celltag_solution)");
+  for (const solution of solutions) {
+    if (printing) solution.remove();
+    else move(solution, slides);
+  }
+  all("aside.notes mjx-assistive-mml").forEach((formula) => formula.remove());
+  all("aside.notes details").forEach((hint) => (hint.open = true));
+  for (const outputs of all(".jp-CodeCell:not(.celltag_slide-output) .jp-OutputArea"))
+    outputs.classList.add("fragment");
+  title(all("section section"));
+  for (const slide of all("section section")) {
     slide.append(...slide.querySelectorAll("aside.notes")); // in a fragment only the first is shown
     fit(slide);
     scale(slide);
-  });
+  }
   document.body.classList.remove("unfitted");
   const ready = new Promise((done) => Reveal.on(printing ? "pdf-ready" : "ready", done));
   Reveal.initialize({
@@ -63,5 +71,6 @@ function start() {
 }
 
 // Resolved when the deck is ready to be shown, or its pages to be printed.
-const loaded = Promise.all([window.MathJax.startup.promise, document.fonts.ready]);
+const fonts = [...document.fonts].map((font) => font.load());
+const loaded = Promise.all([window.MathJax.startup.promise, ...fonts]);
 window.deckReady = loaded.then(start).then(() => true);

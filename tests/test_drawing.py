@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ def number(value):
 
 def polynomial():
     x = number(4.0)
-    z2, z1 = -3 * x, x**3
+    z2, z1 = -3 * x, x**3  # z2 is computed first
     names, formulas = {"x": x, "z1": z1, "z2": z2}, {"z1": "x^3", "f": "z_1 + z_2"}
     local = {("z1", "x"): ("3x^2", 3 * x**2), ("z2", "x"): ("-3", -3.0)}
     return read_graph(z1 + z2, names, formulas=formulas, local=local)
@@ -40,23 +40,11 @@ def least_squares():
 
 
 def network():
-    shapes = (2, 10), (10,), (10, 1), (1,)
-    W1, b1, W2, b2 = (torch.ones(shape, requires_grad=True) for shape in shapes)
-    hidden = torch.tanh(torch.ones(4, 2) @ W1 + b1)
-    logits = (hidden @ W2 + b2).squeeze(1)
-    loss = F.binary_cross_entropy_with_logits(logits, torch.tensor([0.0, 1, 1, 0]))
-    names = {"W1": W1, "b1": b1, "W2": W2, "b2": b2, "hidden": hidden, "logits": logits}
-    return read_graph(loss, names | {"loss": loss}, formulas={"hidden": r"\tanh(XW_1 + b_1)"})
-
-
-def several_uses():
-    x, y = number(2.0), number(0.0)
-    p, q = x * y, x.sin() / y
-    return read_graph(p + q + x**2, {"x": x, "y": y, "p": p, "q1": q})
-
-
-def leaf():
-    return read_graph(number(2.0), {})
+    W, b = torch.ones(2, 10, requires_grad=True), number([0.5])
+    hidden = torch.tanh(torch.ones(4, 2) @ W)
+    loss = F.binary_cross_entropy_with_logits(hidden.sum(1) + b, torch.ones(4))
+    names = {"W1": W, "b": b, "hidden": hidden, "loss": loss}
+    return read_graph(loss, names, formulas={"hidden": r"\tanh(XW_1)"})
 
 
 def random_graph(seed):
@@ -70,7 +58,7 @@ def random_graph(seed):
     return read_graph(f, {name: names[name] for name in choose([*names], 6, replace=False)})
 
 
-CASES = [polynomial, least_squares, network, several_uses, leaf]
+CASES = [polynomial, least_squares, network, lambda: read_graph(number(2.0), {})]
 CASES += [partial(random_graph, seed) for seed in range(6)]
 
 
@@ -83,22 +71,30 @@ class Picture:
         self.graph = graph
         self.figure, self.alt = draw_graph(graph, **options)
         self.figure.canvas.draw()
+        self.pixels = np.asarray(self.figure.canvas.buffer_rgba())[::-1, :, :3] / 255
         [ax] = self.figure.axes
         self.key = ax.get_legend().get_texts()
         self.texts = {t: t.get_window_extent() for t in [*ax.texts, *self.key]}
-        self.areas = {p: p.get_window_extent() for p in ax.patches if type(p) is FancyBboxPatch}
-        outlines = {p.get_gid(): box for p, box in self.areas.items()}
-        self.outlines = {g[:-8]: box for g, box in outlines.items() if g.endswith("-outline")}
-        self.arrows, self.said = {}, {}
-        for arrow in (patch for patch in ax.patches if type(patch) is FancyArrowPatch):
-            path = ax.transData.transform_path(arrow.get_path())
-            self.arrows[arrow.get_gid()[:-6]] = Path(path.to_polygons(closed_only=False)[0])
-        for text in ax.texts:  # in the order in which they are read
-            self.said.setdefault(text.get_gid().partition("-")[0], []).append(text.get_text())
+        self.outlines, self.arrows = {}, {}
+        for patch in ax.patches:
+            part, _, kind = patch.get_gid().partition("-")
+            if kind == "outline":
+                self.outlines[part] = patch.get_window_extent()
+            elif isinstance(patch, FancyArrowPatch):
+                path = ax.transData.transform_path(patch.get_path())
+                self.arrows[part] = Path(path.to_polygons(closed_only=False)[0])
+
+    def said(self, part):
+        gids = [f"{part}-{kind}" for kind in ("name", "number", "order")]
+        return [text.get_text() for text in self.texts if text.get_gid() in gids]
 
 
-def middle(box):
-    return (box.min + box.max) / 2
+picture = cache(lambda case: Picture(case()))
+
+
+@pytest.fixture(params=CASES)
+def shown(request):
+    return picture(request.param)
 
 
 def contrast(*colors):
@@ -108,52 +104,36 @@ def contrast(*colors):
     return light / dark
 
 
-@cache
-def picture(case):
-    return Picture(case())
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_nothing_overlaps_and_all_can_be_read(case):
-    shown = picture(case)
+def test_nothing_overlaps_and_all_can_be_read(shown):
     outer = list(shown.outlines.values())
     pairs = [*combinations(shown.texts.values(), 2), *combinations(outer, 2)]
     assert all(Bbox.intersection(a.padded(-1), b) is None for a, b in pairs)
     for text, extent in shown.texts.items():
-        is_order = text.get_bbox_patch() is not None
+        is_free = text.get_bbox_patch() or text in shown.key
         around = [box for box in outer if Bbox.intersection(box, extent)]
-        assert len(around) == (not is_order and text not in shown.key), text.get_text()
+        assert len(around) == (not is_free), text.get_text()
         for box in [shown.figure.bbox, *around]:
             assert np.all(box.min <= extent.min) and np.all(extent.max <= box.max), text.get_text()
         assert text.get_fontsize() * shown.figure.dpi / 72 >= 16
-        behind = [p for p, box in shown.areas.items() if box.contains(*middle(extent))]
-        behind = [text.get_bbox_patch()] if is_order else behind
-        color = max(behind, key=lambda p: p.get_zorder()).get_facecolor()[:3] if behind else "white"
-        assert contrast(color, text.get_color()) >= 4.5, text.get_text()
+        x, y = extent.min.astype(int)
+        assert contrast(shown.pixels[y, x], text.get_color()) >= 4.5, text.get_text()
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_arrows_lead_between_their_own_boxes_through_their_own_label(case):
-    shown, nodes = picture(case), picture(case).graph.nodes
+def test_arrows_lead_between_their_own_boxes_through_their_own_label(shown):
+    nodes, outlines = shown.graph.nodes, shown.outlines
     for k, edge in enumerate(shown.graph.edges):
-        source, target = (nodes.index(node) for node in (edge.source, edge.target))
+        source, target = nodes.index(edge.source), f"box{nodes.index(edge.target)}"
         forward, backward = shown.arrows[f"forward{k}"], shown.arrows[f"backward{k}"]
         end = f"badge{source}" if len(edge.source.parts) > 1 else f"box{source}"
-        meets = [
-            (forward.vertices[0], f"box{source}"),
-            (forward.vertices[-1], f"box{target}"),
-            (backward.vertices[0], f"box{target}"),
-            (backward.vertices[-1], end),
-        ]
-        for point, part in meets:
-            assert shown.outlines[part].padded(6).contains(*point), part
-        for part, box in shown.outlines.items():
-            ways = forward, backward
-            crossed = [way.intersects_bbox(box.padded(-1), filled=False) for way in ways]
-            assert part.startswith("badge") or crossed == [False, part == f"local{k}"]
+        for way, ends in ((forward, (f"box{source}", target)), (backward, (target, end))):
+            for point, part in zip(way.vertices[[0, -1]], ends, strict=True):
+                assert outlines[part].padded(6).contains(*point), part
+            crossed = [p for p, b in outlines.items() if way.intersects_bbox(b.padded(-1), False)]
+            own = [f"local{k}"] if way is backward else []
+            assert [part for part in crossed if not part.startswith("badge")] == own
 
 
-def test_forward_arrows_run_apart_and_are_level_beside_a_box_that_is_their_own():
+def test_forward_arrows_run_apart_and_level_and_gradients_that_add_up_meet():
     for case in CASES:
         forward = [way for part, way in picture(case).arrows.items() if part[0] == "f"]
         ends = np.array([point for way in forward for point in way.vertices[[0, -1]]])
@@ -161,44 +141,40 @@ def test_forward_arrows_run_apart_and_are_level_beside_a_box_that_is_their_own()
         if case in (polynomial, least_squares, network):  # no need to cross
             assert not any(a.intersects_path(b, filled=False) for a, b in combinations(forward, 2))
     shown = picture(polynomial)
-    for k in (2, 3):  # from x, which is used twice
-        way = shown.arrows[f"forward{k}"].vertices
-        at_label = np.interp(middle(shown.outlines[f"local{k}"])[0], *way.T)
+    for k in (2, 3):  # from x, which has two uses, to boxes of their own
+        way, label = shown.arrows[f"forward{k}"].vertices, shown.outlines[f"local{k}"]
+        at_label = np.interp((label.x0 + label.x1) / 2, *way.T)
         assert abs(at_label - way[-1, 1]) < 2 < abs(way[0, 1] - way[-1, 1])
+    first, second = (shown.arrows[f"backward{k}"].vertices[-1] for k in (2, 3))
+    assert np.linalg.norm(first - second) < 1
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_numbers_are_those_of_the_graph_and_sums_have_the_order_of_their_arrows(case):
-    shown = picture(case)
-    texts = {t.get_gid(): t.get_text() for t in shown.texts if t.get_gid()}
+def test_numbers_are_those_of_the_graph_and_arrows_that_meet_are_in_order(shown):
+    texts = {text.get_gid(): text.get_text() for text in shown.texts if text.get_gid()}
     drawn = {gid.removesuffix("-number"): text for gid, text in texts.items() if "number" in gid}
     assert drawn == {part: text for part, text in number_texts(shown.graph).items() if text}
-    for i, node in enumerate(shown.graph.nodes):
+    for node in shown.graph.nodes:
         arriving = [k for k, edge in enumerate(shown.graph.edges) if edge.source is node]
-        orders = [texts.get(f"local{k}-order") for k in arriving]
-        meet = len(arriving) > 1
-        assert orders == [str(n) if meet else None for n, _ in enumerate(arriving, 1)]
-        assert (f"badge{i}" in shown.outlines) == meet
-        total = " + ".join(f"{shown.graph.edges[k].sent.item():.4g}" for k in arriving[:4] if meet)
-        total = total.replace("-", "−").replace("+ −", "− ")
-        assert not 2 <= len(arriving) <= 4 or drawn[f"sum{i}"].startswith(f"{total} = ")
+        orders = [str(n) if len(arriving) > 1 else None for n, _ in enumerate(arriving, 1)]
+        assert [texts.get(f"local{k}-order") for k in arriving] == orders
+        starts = [shown.arrows[f"forward{k}"].vertices[0, 1] for k in arriving]
+        labels = [shown.outlines[f"local{k}"].y0 for k in arriving]
+        assert np.array_equal(np.argsort(starts), np.argsort(labels))
 
 
 def test_the_pictures_show_values_local_and_total_derivatives():
-    said = picture(polynomial).said  # z2 was computed first
-    assert said["box3"] == ["Input", "$x$"] and said["value3"] == ["4"]
-    assert said["sum3"] == [r"$\dfrac{d f}{d x} =$", "48 − 3 = 45"]
-    assert said["local2"] == [r"$\dfrac{\partial z_{1}}{\partial x} = 3x^2 =$", "48", "1"]
-    assert said["local3"] == [r"$\dfrac{\partial z_{2}}{\partial x} = -3$", "2"]
-    gradients = r"gradients, backward: local $\partial$, total $d$"
-    keys = [text.get_text() for text in picture(polynomial).key]
-    assert keys == ["values, forward", gradients]
+    said = picture(polynomial).said
+    assert said("box3") == ["Input", "$x$"] and said("value3") == ["4"]
+    assert said("sum3") == [r"$\dfrac{d f}{d x} =$", "48 − 3 = 45"]
+    assert said("local2") == [r"$\dfrac{\partial z_{1}}{\partial x} = 3x^2 =$", "48", "1"]
+    assert said("local3") == [r"$\dfrac{\partial z_{2}}{\partial x} = -3$", "2"]
+    keys = ["values, forward", r"gradients, backward: local $\partial$, total $d$"]
+    assert [text.get_text() for text in picture(polynomial).key] == keys
     said = picture(least_squares).said
-    assert said["value1"] == ["(−2, −3, 1)", r"$\in \mathbb{R}^{3}$"]
+    assert said("value1") == ["(−2, −3, 1)", r"$\in \mathbb{R}^{3}$"]
     symbol = r"$\dfrac{\partial z_{1}}{\partial w} = X$"
-    assert said["local1"] == [symbol, r"$\in \mathbb{R}^{3{\times}2}$"]
-    assert r"$W_{1} \in \mathbb{R}^{2{\times}10}$" in sum(picture(network).said.values(), [])
-    assert ["inf"] in picture(several_uses).said.values()
+    assert said("local1") == [symbol, r"$\in \mathbb{R}^{3{\times}2}$"]
+    assert picture(network).said("value3") == ["$W_{1}$", r"$\in \mathbb{R}^{2{\times}10}$"]
 
 
 def test_the_text_is_the_backward_pass_or_says_how_values_come_about():
@@ -212,9 +188,6 @@ def test_the_text_is_the_backward_pass_or_says_how_values_come_about():
     assert {part[:3] for part in shown.outlines} == {"box"} and len(shown.arrows) == 2
 
 
-def test_what_cannot_be_drawn_is_refused_with_advice():
-    x = number(2.0)
+def test_what_is_no_graph_is_refused():
     with pytest.raises(GraphError, match=r"needs a Graph, such as read_graph\("):
-        draw_graph(x**2)
-    with pytest.raises(GraphError, match=r"50% x.* is not TeX: write \\% for %"):
-        draw_graph(read_graph(x**2, {"x": x}, formulas={"f": "50% x"}))
+        draw_graph(number(2.0))

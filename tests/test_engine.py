@@ -2,7 +2,8 @@
 
 import ast
 import json
-from functools import cache
+import random
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -35,42 +36,31 @@ def defines(part, names):
 
 
 SHAPES = [(), (3,), (1, 3), (2, 1), (2, 3), (3, 2)]
-UNARY = [
-    lambda a: a.tanh(),
-    lambda a: a.sigmoid(),
-    lambda a: (a * a + 0.5).log(),
-    lambda a: (a * a + 1) ** -0.5,
-    lambda a: -(0.7 - a),
-    lambda a: a.mean() * a**3 + a.sum(),
+OF_ONE = [
+    lambda a, b: a.tanh(),
+    lambda a, b: a.sigmoid(),
+    lambda a, b: (a * a + 0.5).log(),
+    lambda a, b: (a * a + 1) ** -0.5,
+    lambda a, b: -(0.7 - a),
+    lambda a, b: a.mean() * a**3 + a.sum(),
 ]
-BINARY = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b]
+OF_TWO = [lambda a, b: a + b, lambda a, b: a - b, lambda a, b: a * b]
+PRODUCTS = [lambda a, b: a @ b] * 3
 
 
 def value(a):
     return a.value if hasattr(a, "value") else a.detach().numpy()
 
 
-def fits(a, b):
-    pairs = zip(value(a).shape[::-1], value(b).shape[::-1], strict=False)
-    return all(m == n or 1 in (m, n) for m, n in pairs)
-
-
-def expression(rng, pool):
-    """A random number computed from the arrays or tensors in `pool`; the same for the same rng."""
-    pool, leaves = list(pool), pool
-    for _ in range(rng.integers(2, 15)):
-        a = pool[rng.integers(len(pool))]
-        partners = [b for b in pool if fits(a, b)]
-        factors = [
-            b for b in pool if value(a).ndim == 2 and value(a).shape[1:] == value(b).shape[:1]
-        ]
-        kind = rng.integers(3)
-        if kind == 2 and factors:
-            a = a @ factors[rng.integers(len(factors))]
-        elif kind == 1:
-            a = BINARY[rng.integers(len(BINARY))](a, partners[rng.integers(len(partners))])
-        else:
-            a = UNARY[rng.integers(len(UNARY))](a)
+def expression(seed, *leaves):
+    """A random number computed from arrays or tensors; the same for the same seed."""
+    rng, pool = random.Random(seed), list(leaves)
+    for _ in range(rng.randint(2, 14)):
+        a, b = rng.choices(pool, k=2)
+        m, n = value(a).shape, value(b).shape
+        fit = all(i == j or 1 in (i, j) for i, j in zip(m[::-1], n[::-1], strict=False))
+        multiply = len(m) == 2 and m[1:] == n[:1]
+        a = rng.choice(OF_ONE + OF_TWO * fit + PRODUCTS * multiply)(a, b)
         size = max(float(abs(value(a)).max()), 1)
         pool.append(a * 2.0 ** -np.ceil(np.log2(size)))  # where tanh saturates, digits are lost
     return sum(a.sum() for a in [*pool[-3:], *leaves])
@@ -80,10 +70,9 @@ def expression(rng, pool):
 def test_engine_and_replay_equal_pytorch_on_random_expressions(seed):
     rng = np.random.default_rng(seed)
     start = [rng.uniform(0.2, 1.6, SHAPES[i]) for i in rng.permutation(len(SHAPES))[:4]]
-    random = lambda *pool: expression(np.random.default_rng(seed), pool)  # noqa: E731
-    number, slopes = lesson()["gradients_ours"](random, *start)
+    number, slopes = lesson()["gradients_ours"](partial(expression, seed), *start)
     leaves = [torch.tensor(a, requires_grad=True) for a in start]
-    output = random(*leaves)
+    output = expression(seed, *leaves)
     replayed, wanted = lesson()["replay"](output), torch.autograd.grad(output, leaves)
     assert number == pytest.approx(output.item(), rel=1e-12)
     for leaf, slope, wish in zip(leaves, slopes, wanted, strict=True):

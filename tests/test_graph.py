@@ -13,32 +13,27 @@ from torchvision.models import resnet18
 from utils.graph import GraphError, read_graph, replay_backward, saved_bytes, short
 
 SHAPES = [(), (3,), (1, 3), (2, 1), (2, 3)]  # each broadcasts with each
+FLOATS = [torch.float32, torch.float64]
 
 
-def custom(forward, backward):
-    """Return a custom operation, as a subclass of Function would define it."""
-    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type("Custom", (torch.autograd.Function,), methods).apply
+leaf = partial(torch.tensor, requires_grad=True)
 
 
-def save(ctx, x):
-    ctx.save_for_backward(x)
-    return x**3
+class ProductAndSum(torch.autograd.Function):
+    """A custom operation with two results, and with arguments that are no tensors."""
+
+    @staticmethod
+    def forward(ctx, number, x, text, y, nothing=None):
+        ctx.save_for_backward(x, y)
+        return x * y, x + y
+
+    @staticmethod
+    def backward(ctx, g, h):
+        x, y = ctx.saved_tensors
+        return None, g * y + h, None, g * x + h, None
 
 
-def product_and_sum(ctx, number, x, text, y, nothing=None):
-    ctx.x, ctx.y = x.detach(), y.detach()
-    return x * y, x + y
-
-
-cube = custom(save, lambda ctx, g: 3 * g * ctx.saved_tensors[0] ** 2)
-send_nothing = custom(lambda ctx, x: 3 * x, lambda ctx, g: None)
-pair = custom(product_and_sum, lambda ctx, g, h: (None, g * ctx.y + h, None, g * ctx.x + h, None))
-
-
-def leaf(*numbers):
-    """A leaf tensor: a vector of these numbers, or a single number."""
-    return torch.tensor(numbers if len(numbers) > 1 else numbers[0], requires_grad=True)
+custom = ProductAndSum.apply
 
 
 def full(x):
@@ -67,8 +62,7 @@ OPERATIONS = [  # from two tensors with shapes in SHAPES to one or several of su
     lambda a, b: [full(b).gather(1, full(a).max(1, keepdim=True).indices)],
     lambda a, b: [torch.cat([full(a), full(b)])[1:3], full(a) @ full(b).to(a.dtype).T @ full(a)],
     lambda a, b: [full(a).T.contiguous().view(2, 3), full(a)[1], full(a)[:, :1], full(a).flip(0)],
-    lambda a, b: [cube(a), send_nothing(a * b)],
-    lambda a, b: [pair(3, a, "text", b)[0], pair(2, a, 7, b, 5)[1]],
+    lambda a, b: [custom(3, a, "text", b)[0], custom(2, a, 7, b, 5)[1]],
     in_place,
 ]
 
@@ -91,23 +85,22 @@ def random_graph(seed, dtypes=(torch.float64,)):
 def same_bits(a, b):
     if a is None or b is None:
         return a is b
-    a, b = (t.detach().to_dense().cpu() for t in (a, b))
+    a, b = a.detach(), b.detach().to_dense()
     return (a.dtype, a.shape, a.numpy().tobytes()) == (b.dtype, b.shape, b.numpy().tobytes())
 
 
 def replay_is_exact(output, tensors):
     """Return whether the replay has the bits of PyTorch, which then still finds all it needs."""
     leaves = [x for x in tensors if x.is_leaf]
-    grads = replay_backward(output).grads
+    grads = replay_backward(output)
     wanted = torch.autograd.grad(output, leaves, retain_graph=True, allow_unused=True)
     assert all(x.grad is None for x in leaves) and not any(g.requires_grad for g in grads.values())
     alike = all(map(same_bits, [grads.get(x) for x in leaves], wanted))
     return alike and len(grads) == sum(g is not None for g in wanted)
 
 
-@pytest.mark.parametrize("dtypes", [["float32"], ["float64"], ["float32", "float64"]])
+@pytest.mark.parametrize("dtypes", [FLOATS[:1], FLOATS[1:], FLOATS])
 def test_replay_of_random_graphs_is_exact(dtypes):
-    dtypes = [getattr(torch, dtype) for dtype in dtypes]
     assert [s for s in range(500) if not replay_is_exact(*random_graph(s, dtypes))] == []
 
 
@@ -117,8 +110,7 @@ def test_replay_of_random_graphs_is_exact(dtypes):
         lambda x: x,
         lambda x: -0.0 * x,  # PyTorch keeps the sign of zero
         lambda x: (3 * x).view(1).unbind()[0],
-        lambda x: send_nothing(cube(x)),  # a custom Function gets zeros, not nothing
-        lambda x: torch.autograd.grad(cube(1.9 * x) * x.sin(), x, create_graph=True)[0],
+        lambda x: torch.autograd.grad(custom(1, x, 2, x.sin())[0], x, create_graph=True)[0],
         lambda x: reduce(lambda y, _: y * 1.0001, range(20_000), x),  # too deep for recursion
     ],
 )
@@ -145,17 +137,16 @@ def test_a_model_is_replayed_and_read_exactly(model, loss):
     graph = read_graph(loss, parameters)
     loss.backward()
     for name, parameter in parameters.items():
-        assert same_bits(graph[name].grad, parameter.grad) and not graph[name].grad.is_sparse
-    assert all(e.local.shape == (1, e.sent.numel()) for e in graph.edges)  # one row, of any length
+        assert same_bits(graph[name].grad, parameter.grad)
 
 
 def some_names(output, pool, seed):
     """Name the output, and some of the tensors in the pool that have a part in it."""
     names = {get_gradient_edge(output)[:2]: ("f", output)}
-    for i, tensor in enumerate(random.Random(seed).sample(pool, min(len(pool), 6))):
-        names.setdefault(get_gradient_edge(tensor)[:2], (f"t{i}", tensor))
-    steps = replay_backward(output).steps
-    return dict(names[key] for key in names if key in steps)
+    for i, tensor in enumerate(random.Random(seed).sample(pool, min(len(pool), 3))):
+        if torch.autograd.grad(output, tensor, retain_graph=True, allow_unused=True)[0] is not None:
+            names.setdefault(get_gradient_edge(tensor)[:2], (f"t{i}", tensor))
+    return dict(names.values())
 
 
 def total_derivative(target, source):
@@ -189,18 +180,12 @@ def test_local_jacobians_multiply_along_paths_and_parts_add_up_to_pytorchs_gradi
             torch.testing.assert_close(total[target.name], wanted)
 
 
-def test_a_row_for_which_nothing_is_sent_back_is_zero():
-    first = custom(lambda ctx, x: torch.stack([3 * x, x]), lambda ctx, g: 3 * g[0] or None)
-    y = first(x := leaf(2.5))
-    assert read_graph((y * y).sum(), {"x": x, "y": y}).edges[1].local.tolist() == [[3], [0]]
-
-
 def test_titles_are_operations_in_forward_order_unless_given():
     z = (x := leaf(1.5)) ** 3
     graph = read_graph((2 * z).exp().sin().neg(), {"x": x, "z": z}, {"z": "Power"}, {"z": "x^3"})
     assert [node.title for node in graph.nodes] == ["4 operations", "Power", "Input"]
     assert [node.formula for node in graph.nodes] == ["", "x^3", ""]
-    assert read_graph(send_nothing(cube(leaf(0.7))).sin(), {}).output.title == "Custom, Custom, Sin"
+    assert read_graph(custom(3, x, "", x)[0].sin(), {}).output.title == "ProductAndSum, Sin"
     x.data += 5
     assert graph["x"].value == 1.5  # a copy
 
@@ -211,7 +196,7 @@ WRONG = [A.T, -A, 1.001 * A, A[:2], A[0], 0.7, A * float("nan")]
 
 @pytest.mark.parametrize("value", [A, A.double().numpy(), *WRONG])
 def test_a_label_is_written_only_if_its_value_is_the_jacobian(value):
-    x = leaf(1.7, 0.6, -0.8)
+    x = leaf([1.7, 0.6, -0.8])
     y = A @ x
     read = partial(read_graph, y.norm(), {"x": x, "y": y}, local={("y", "x"): ("label", value)})
     if any(value is wrong for wrong in WRONG):
@@ -228,15 +213,12 @@ Z, U = X**3, 3 * V
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        (lambda: replay_backward(2.5), "the output has no graph: give a real tensor, before"),
-        (lambda: replay_backward(X.detach()), "the output has no graph: .* with requires_grad"),
-        (lambda: replay_backward(X * 1j), "the output has no graph: give a real tensor"),
+        (lambda: replay_backward(2.5), "the output has no graph: give a tensor, before"),
         (lambda: replay_backward(U), r"has shape \(1001,\): reduce it"),
-        (lambda: read_graph(Z, {"two": 2.0}), "two has no graph: give a real tensor"),
-        (lambda: read_graph(Z, {"late": X**3}), r"unlike \['late'\]"),
+        (lambda: read_graph(Z, {"two": 2.0}), "two has no graph: give a tensor"),
         (lambda: read_graph(Z, {"x": X, "y": X}), r"unlike \['x'\]"),
         (lambda: read_graph(Z, {"f": X}), r"unlike \['f'\]"),
-        (lambda: read_graph(Z, {}, {"y": "Y"}, {"u": "U"}), r"unlike \['u', 'y'\]"),
+        (lambda: read_graph(Z, {"late": X**3}, {"y": "Y"}), r"unlike \['late', 'y'\]"),
         (lambda: read_graph(Z, {"x": X}, local={("x", "f"): ("1", 1)}), "no edge .* only .*'f'"),
         (lambda: read_graph(U.sum(), {"v": V, "u": U}), "u is too large for its Jacobian"),
     ],
@@ -246,18 +228,8 @@ def test_refusals_say_what_to_give(refused, message):
         refused()
 
 
-SHORT = {
-    "-3.235": torch.tensor([[-3.23456]]),
-    "(1.23, -2, 3, 4)": torch.tensor([1.23456, -2, 3, 4]),
-    "5 numbers": torch.arange(5.0),
-    "I": torch.eye(3),
-    "2×2 matrix": torch.tensor([[2.0, 0], [0, 3]]),
-    "2×2×3 numbers": torch.ones(2, 2, 3),
-}
-
-
-def test_short_is_a_few_characters():
-    assert [short(tensor) for tensor in SHORT.values()] == list(SHORT)
+def test_a_long_tensor_is_told_by_its_shape():  # notebooks 02 and 04 show the other kinds
+    assert short(torch.arange(5.0)) == "5 numbers" and short(torch.ones(2, 2, 3)) == "2×2×3 numbers"
 
 
 # Bytes: every count follows from the shapes.

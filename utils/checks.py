@@ -1,9 +1,10 @@
 """Two oracles for gradients, and the verdict on every exercise."""
 
+import copy
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Number, Real
 from pathlib import Path
 
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor
 
 NOT_DONE = "not done yet"
-RETURNED_NONE = "your function returned None: is the return missing?"
+CHANGED = "your code changes the caller's tensors: work on copies"
+EXTRA_AXIS = "the result has an axis too many in front: is a [0] missing?"
 REPAIRS = ("3.", "4.3")  # exercises that hand out broken code: what is wrong is "not done yet"
 FACTORS = {  # the data has n = 7 rows
-    -1: "the sign is flipped",
-    2: "twice the right result: is something counted or accumulated twice?",
-    1 / 2: "half the right result: where did the factor 2 go?",
-    7: "too large by a factor of n: is the mean missing?",
-    1 / 7: "too small by a factor of n: is a mean taken twice, or in place of a sum?",
+    "the sign is flipped": -1,
+    "twice the right result: is something counted or accumulated twice?": 2,
+    "half the right result: where did the factor 2 go?": 1 / 2,
+    "too large by a factor of n: is the mean missing?": 7,
+    "too small by a factor of n: is a mean taken twice, or in place of a sum?": 1 / 7,
 }
 
 
@@ -53,8 +55,7 @@ def relative_error(a: Tensor, b: Tensor) -> float:
     """
     a, b = as_numbers(a).double(), as_numbers(b).double()
     if a.shape != b.shape:
-        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-        raise ValueError(f"cannot compare tensors of different shapes: {shapes}")
+        raise ValueError(f"cannot compare different shapes: {tuple(a.shape)} and {tuple(b.shape)}")
     scale = torch.maximum(a.abs().max(), b.abs().max()).item()
     return (a - b).abs().max().item() / scale if scale else 0.0
 
@@ -89,19 +90,19 @@ def passed(exercise: str, attempt: Callable) -> bool:
     return _verdict(str(exercise), attempt).startswith("correct")
 
 
-def _verdict(exercise: str, function: Callable) -> str:
-    from utils.exercises import EXERCISES, Exercises  # that module builds on this one
+def _verdict(number: str, function: Callable) -> str:
+    from utils.exercises import Exercises  # that module builds on this one
 
-    if exercise not in EXERCISES:
-        return f"no such exercise; choose from {', '.join(EXERCISES)}"
     attempt = Exercises(function)
     try:
-        with torch.enable_grad(), warnings.catch_warnings():
+        exercise = getattr(attempt, "exercise_" + number.replace(".", "_"))
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            EXERCISES[exercise](attempt)
-    except Mistake as mistake:
-        broken = exercise.startswith(REPAIRS) and str(mistake) != NOT_DONE
-        return f"{NOT_DONE}: {mistake}" if broken else str(mistake)
+            if pairs := exercise():  # the answer and what is right, then slips
+                (got, want), *slips = pairs
+                attempt.compare(got, want, *slips)
+    except (Mistake, TimeoutError) as mistake:
+        return f"{NOT_DONE}: {mistake}" if number.startswith(REPAIRS) else str(mistake)
     except Exception as error:  # raised by no code of the student's
         return f"check cannot use what your function returned: {_in_one_line(error)}"
     return ", but ".join(["correct", *attempt.notes[:1]])
@@ -119,47 +120,13 @@ def _raised(error: BaseException) -> str:
     lines = traceback.extract_tb(error.__traceback__)[1:]
     libraries = "-packages", str(Path(__file__).parent)
     lines = [line for line in lines if not any(name in line.filename for name in libraries)]
-    if not lines and isinstance(error, TypeError):
-        return f"check cannot call your function: {_in_one_line(error)}"
     place = f" in line {lines[-1].lineno}, `{lines[-1].line}`," if lines and lines[-1].line else ""
     return f"your code{place} raised {_in_one_line(error)}"
 
 
-def copy_of(value: object) -> object:
-    if not torch.is_tensor(value) or value.grad_fn:
-        return value
-    return value.detach().clone().requires_grad_(value.requires_grad)
-
-
-def _same(a: object, b: object) -> bool:
-    return a is b or (a.requires_grad == b.requires_grad and a.grad is None and torch.equal(a, b))
-
-
 def close(got: Tensor, want: Tensor, tolerance: float) -> bool:
-    same_shape = got.shape == want.shape
-    return same_shape and torch.allclose(got.double(), want, tolerance, tolerance, equal_nan=True)
-
-
-def _unnamed(got: Tensor, want: Tensor, tolerance: float) -> str:
-    """Say in general how `got` differs from `want`."""
-    if want.ndim == 2 and close(got, want.T, tolerance):
-        return "the result is transposed"
-    if got.shape != want.shape:
-        index = ": is a [0] missing?" if got.shape == (1, *want.shape) else ""
-        return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}{index}"
-    if close(got, want, 1e-4):
-        return "almost right: is something approximated?"
-    for factor, told in FACTORS.items():
-        if close(got / factor, want, tolerance):
-            return told
-    return "the shape is right, the numbers are not" if want.ndim else "the number is not right"
-
-
-def _read_from_outside(function: Callable) -> str:
-    """Name the numbers and tensors that a function takes from the notebook."""
-    outside = inspect.getclosurevars(function).globals if inspect.isfunction(function) else {}
-    read = [name for name, value in outside.items() if isinstance(value, (Number, Tensor))]
-    return f" (it reads {', '.join(read)} from outside: use the arguments only)" if read else ""
+    got, want = got.double(), want.double()
+    return got.shape == want.shape and got.allclose(want, tolerance, tolerance, equal_nan=True)
 
 
 class Mistake(Exception):
@@ -173,14 +140,15 @@ class Attempt:
         self.function = function
         self.notes: list[str] = []  # what to tell although the answer is right
 
-    def __call__(self, *arguments: object) -> object:
-        """Return what the function returns for copies of these arguments."""
-        copies = [copy_of(value) for value in arguments]
-        got = self.run(self.function, *copies)
-        if not all(map(_same, copies, arguments)):
-            self.notes.append("your code changes the caller's tensors: work on copies")
+    def __call__(self, *arguments: object, given: Sequence = ()) -> object:
+        """Call the function with what is given, then with copies of the arguments."""
+        copies = copy.deepcopy(arguments)
+        got = self.run(self.function, *given, *copies)
         if got is None:
-            raise Mistake(RETURNED_NONE)
+            raise Mistake("your function returned None: is the return missing?")
+        tensors = [(a, b) for a, b in zip(arguments, copies, strict=True) if torch.is_tensor(a)]
+        if any(b.requires_grad or not torch.equal(a, b) for a, b in tensors):
+            self.notes.append(CHANGED)
         return got
 
     def run(self, function: Callable, *arguments: object) -> object:
@@ -190,19 +158,30 @@ class Attempt:
         except (Exception, SystemExit) as error:
             raise Mistake(_raised(error)) from None
 
-    def compare(self, got: object, answers: dict, name: str = "", otherwise: str = "") -> None:
-        """Raise Mistake unless `got` is the answer `correct`, and name another one that it is."""
+    def compare(self, got: object, want: object, *slips: tuple, name: str = "") -> None:
+        """Raise Mistake unless `got` is what we want. A slip is a wrong answer after its name."""
         if got is None or got is ...:
             raise Mistake(f"{name}{NOT_DONE}")
-        got, answers = as_numbers(got), {told: as_numbers(a) for told, a in answers.items()}
-        want = answers["correct"]
+        got, want = as_numbers(got), as_numbers(want)
         got = got.reshape(()) if got.numel() == 1 and not want.ndim else got
         tolerance = max(1e-7, 20 * torch.finfo(got.dtype).eps)
-        named = [told for told, answer in answers.items() if close(got, answer, tolerance)]
-        if not named:
-            outside = _read_from_outside(self.function)
-            named = [otherwise or _unnamed(got, want, tolerance) + outside]
-        if named[0] != "correct":
-            raise Mistake(f"{name}{named[0]}")
+        if not close(got, want, tolerance):
+            usual = [(told, factor * want) for told, factor in FACTORS.items()]
+            usual += [("the result is transposed", want.t()), (EXTRA_AXIS, want[None])]
+            slips = *usual, *slips
+            told = [told for told, slip in slips if close(got, as_numbers(slip), tolerance)]
+            raise Mistake(name + (told[0] if told else self.difference(got, want)))
         if not close(got, want, 1e-7):
             self.notes.append(f"only to the digits of {got.dtype}: the check runs in float64")
+
+    def difference(self, got: Tensor, want: Tensor) -> str:
+        """Say how `got` differs where no slip fits, and what the function reads from outside."""
+        if got.shape != want.shape:
+            return f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}"
+        if close(got, want, 1e-4):
+            return "almost right: is something approximated?"
+        known = inspect.isfunction(self.function)
+        outside = inspect.getclosurevars(self.function).globals if known else {}
+        read = [name for name, value in outside.items() if isinstance(value, (Number, Tensor))]
+        advice = f" (it reads {', '.join(read)} from outside: use the arguments only)"
+        return "the result is not right" + (advice if read else "")

@@ -35,11 +35,10 @@ def setup(seed: int) -> None:
 
 def _show_error(shell, kind: type, error: BaseException, frames: TracebackType, tb_offset=None):
     """Show an error with the lines of the notebook that led to it, without those of libraries."""
-    shown, each = None, []
-    while frames:
-        each.append(frames)
-        frames = frames.tb_next
+    shown, each = None, [frames]
+    while each[-1].tb_next:
+        each.append(each[-1].tb_next)
     for frame in reversed(each):
         if not any(name in frame.tb_frame.f_code.co_filename for name in LIBRARIES):
-            shown = TracebackType(shown, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+            frame.tb_next, shown = shown, frame
     return shell.showtraceback((kind, error, shown or each[-1]), tb_offset=0)

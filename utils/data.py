@@ -2,7 +2,7 @@
 
 import gzip
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -17,10 +17,10 @@ from utils import course
 
 TIMEOUT = 10.0  # seconds without an answer after which a download is given up
 HELP = """MNIST is not available: {error}
-To use MNIST, connect to the internet and run this cell again. If the download is blocked, get the
-files in another way, for example with a browser:
+To use MNIST, connect to the internet and run this cell again. If the download is blocked, get what
+is missing in another way, for example with a browser:
     {files}
-Put them into {folder}, or into MNIST/raw in the folder that the environment variable COURSE_DATA
+Put it into {folder}, or into MNIST/raw in the folder that the environment variable COURSE_DATA
 names. Then restart the kernel and run the notebook again."""
 
 
@@ -52,17 +52,21 @@ def load_mnist() -> Digits:
     """
     # Importing torchvision takes a second: a notebook that needs no MNIST must not wait for it.
     from torchvision.datasets import MNIST
+    from torchvision.datasets.utils import check_integrity
 
-    folder, notes, before = course.DATA_DIR / "MNIST" / "raw", [], socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT)
+    folder, notes = course.DATA_DIR / "MNIST" / "raw", []
+    paths = {folder / name: md5 for name, md5 in MNIST.resources}
+    bad = [path for path, md5 in paths.items() if not check_integrity(path, md5)]
+    for path in filter(Path.exists, bad):
+        print(f"{path} was not used: it has the wrong checksum.")
     try:
-        digits, pixels = _mnist(folder), "28 × 28 pixels"
-    except OSError as error:
+        if bad:
+            _download(folder, bad)
+        digits, pixels = _read(paths), "28 × 28 pixels"
+    except (OSError, RuntimeError, HTTPException) as error:
         digits, pixels = _bundled_digits(), "8 × 8 pixels, enlarged to 28 × 28"
-        files = "\n    ".join(MNIST.mirrors[0] + name for name, _ in MNIST.resources)
+        files = "\n    ".join(MNIST.mirrors[0] + path.name for path in bad)
         notes = [HELP.format(error=error, files=files, folder=folder)]
-    finally:
-        socket.setdefaulttimeout(before)
     counts = f"{len(digits.y_train):,} training and {len(digits.y_test):,} test images"
     print(f"Data set: {digits.source} ({counts} of {pixels})", *notes, sep="\n")
     return digits
@@ -74,13 +78,11 @@ def load_parity(
     """Return the training, validation and test split of the task "is the digit odd?".
 
     Training and validation images are drawn from the training images by `seed`, none of them
-    twice; the test split is all test images. If there are fewer than num_train + num_val
-    training images, at most a fifth of them are for validation and the rest for training.
+    twice, and at most a fifth of all for validation. The test split is all test images.
     """
     pool = len(digits.y_train)
-    if num_train + num_val > pool:
-        num_val = min(num_val, pool // 5)
-        num_train = min(num_train, pool - num_val)
+    num_val = min(num_val, pool // 5)
+    num_train = min(num_train, pool - num_val)
     order = torch.randperm(pool, generator=torch.Generator().manual_seed(seed))
     train, val = order[:num_train], order[num_train : num_train + num_val]
     images = digits.X_train[train], digits.X_train[val], digits.X_test
@@ -106,28 +108,22 @@ def make_least_squares(
 
     X is random, with orthogonal columns in a random basis scaled so that XᵀX / n has exactly the
     p eigenvalues `curvatures`. Entries of w_true are from ±[1, 2]; the noise is Gaussian with
-    standard deviation `noise`. Raises ValueError if p > n, or if a curvature is negative.
+    standard deviation `noise`. There are at most n curvatures, and none of them is negative.
     """
     eigenvalues = torch.tensor(curvatures, dtype=torch.float64)
     n, p = num_points, len(curvatures)
-    if p > n or not (eigenvalues >= 0).all():
-        raise ValueError(f"give at most {n} curvatures, none of them negative, not {curvatures}")
     generator = torch.Generator().manual_seed(seed)
     gaussian = partial(torch.randn, generator=generator, dtype=torch.float64)
     U, V = (torch.linalg.qr(gaussian(rows, p))[0] for rows in (n, p))
     X = U * (n * eigenvalues).sqrt() @ V.T
     size, sign = torch.rand(2, p, generator=generator, dtype=torch.float64)
     w_true = (1 + size) * torch.where(sign < 0.5, -1, 1)
-    y = X @ w_true + noise * gaussian(n)
-    return X, y, w_true
+    return X, X @ w_true + noise * gaussian(n), w_true
 
 
 def _normalize(images: Tensor) -> Tensor:
-    """Return uint8 images (n, ...) as float32 (n, 784): (x/255 - 0.1307) / 0.3081.
-
-    Bitwise what torchvision's ToTensor and Normalize give, for all images at once and in place.
-    """
-    return images.flatten(1).float().div_(255).sub_(0.1307).div_(0.3081)
+    """Return uint8 pixels as float32 (n, 784), in every bit as ToTensor and Normalize do."""
+    return images.view(-1, 784).float().div_(255).sub_(0.1307).div_(0.3081)
 
 
 def _bundled_digits() -> Digits:
@@ -143,36 +139,25 @@ def _bundled_digits() -> Digits:
     return Digits(X[train], y[train], X[test], y[test], "scikit-learn's bundled digits")
 
 
-def _mnist(folder: Path) -> Digits:
-    """Return MNIST, read from pixels after 16 bytes and labels after 8, or raise OSError."""
-    from torchvision.datasets import MNIST
-    from torchvision.datasets.utils import check_integrity
-
-    contents = []
-    for name, md5 in MNIST.resources:
-        path = folder / name
-        if not check_integrity(path, md5):
-            _download(path, md5, MNIST.mirrors)
-        values = bytearray(gzip.decompress(path.read_bytes()))
-        contents.append(torch.frombuffer(values, dtype=torch.uint8))
-    X_train, y_train, X_test, y_test = contents
-    X_train, X_test = (_normalize(X[16:].view(-1, 28, 28)) for X in (X_train, X_test))
+def _read(paths: Iterable[Path]) -> Digits:
+    """Return MNIST from its four files, which hold pixels after 16 bytes and labels after 8."""
+    contents = [bytearray(gzip.decompress(path.read_bytes())) for path in paths]
+    X_train, y_train, X_test, y_test = (torch.frombuffer(c, dtype=torch.uint8) for c in contents)
+    X_train, X_test = _normalize(X_train[16:]), _normalize(X_test[16:])
     return Digits(X_train, y_train[8:].long(), X_test, y_test[8:].long(), "MNIST")
 
 
-def _download(path: Path, md5: str, mirrors: Sequence[str]) -> Path:
-    """Save a file, whole, from the first mirror that has a good one, or raise OSError."""
-    from torchvision.datasets.utils import download_url
+def _download(folder: Path, paths: Sequence[Path]) -> None:
+    """Download MNIST and, once it is there with the right checksums, replace these files."""
+    from torchvision.datasets import MNIST
 
-    if path.exists():
-        print(f"{path} was not used: it has the wrong checksum.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    reasons = []
-    with TemporaryDirectory(dir=path.parent) as part:
-        for mirror in mirrors:
-            try:
-                download_url(mirror + path.name, part, md5=md5)
-                return Path(part, path.name).replace(path)
-            except (OSError, RuntimeError, HTTPException) as error:
-                reasons.append(f"{mirror}: {type(error).__name__}: {error}")
-    raise OSError(f"{path} is missing or bad, and the download failed: {'; '.join(reasons)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        with TemporaryDirectory(dir=folder) as part:
+            MNIST(part, download=True)
+            for path in paths:
+                Path(part, "MNIST", "raw", path.name).replace(path)
+    finally:
+        socket.setdefaulttimeout(before)

@@ -5,9 +5,8 @@ between its ends, so nothing is drawn across anything else. Lengths are in point
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise, product
 
 import matplotlib.pyplot as plt
@@ -16,44 +15,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
-from matplotlib.text import Text
-from scipy.linalg import block_diag
 from scipy.optimize import lsq_linear
 from torch import Tensor
 
-from utils.graph import Graph, GraphEdge, GraphError, backward_table, short
+from utils.graph import Graph, GraphError, backward_table, short
 from utils.plotting import BLUE, VERMILION
 
 BLUE_TEXT, VERMILION_TEXT, GRAY, INK = "#00639C", "#A84300", "#555555", "#1A1A1A"
 BLUE_BAND, VERMILION_BAND, WHITE = "#E3F0F9", "#FCE9DC", "#FFFFFF"
-DASH = (0, (3, 1.5))  # of the arrows backward
+FORWARD = {"color": BLUE, "linestyle": "-", "linewidth": 2.4}
+BACKWARD = {"color": VERMILION, "linestyle": (0, (3, 1.5)), "linewidth": 2.4}
 SMALL, LARGE = 13, 16  # sizes of type: of words and numbers, of formulas
 LANE, HEAD, BADGE = 28, 11, 28  # between the arrows of an edge; an arrow's head; a badge's width
 GAP, SPACE, MARGIN = 28, 14, 8  # between columns; between places of a column; around the picture
 WORD = {"size": SMALL, "color": WHITE, "ha": "center", "va": "center_baseline", "zorder": 6}
 KEY = (476, 26)  # the size of the legend
 
-Point = tuple[float, float]
 
+class _Row:
+    """Texts side by side: a name, a number, and a shape, each of which may be empty."""
 
-@dataclass
-class _Line:
-    """Texts side by side, and the color behind them."""
-
-    texts: list[Text]
-    band: str = ""
-    height: float = 26
-
-    def __post_init__(self):
-        try:
-            extents = [text.get_window_extent() for text in self.texts]
-        except ValueError:
-            text = "".join(text.get_text() for text in self.texts)
-            raise GraphError(f"{text} is not TeX: write \\% for %, for example") from None
-        scale = 72 / self.texts[0].figure.dpi
+    def __init__(self, ax: Axes, part: str, color: str, *contents: str, height=26, band=""):
+        self.part, self.band, self.texts = part, band, []
+        for content, kind in zip(contents, ("name", "number", "name"), strict=False):
+            if content:
+                style = {"ha": "left" if self.texts else "center", "va": "center", "color": color}
+                style |= {"weight": "bold" if kind == "number" else "normal", "zorder": 5}
+                style |= {"size": LARGE if "$" in content else SMALL, "math_fontfamily": "cm"}
+                self.texts.append(ax.text(0, 0, content, gid=f"{part}-{kind}", **style))
+        extents = [text.get_window_extent() for text in self.texts]
+        scale = 72 / ax.figure.dpi
         self.widths = [extent.width * scale for extent in extents]
-        self.width = sum(width + 3 for width in self.widths) - 3
-        self.height = max(self.height, *(extent.height * scale + 5 for extent in extents))
+        self.width = sum(self.widths) + 3 * (len(self.widths) - 1)
+        self.height = max(height, *(extent.height * scale + 5 for extent in extents))
 
 
 @dataclass(eq=False)
@@ -61,16 +55,20 @@ class _Place:
     """Room in a column: for a tensor's box, or for an edge, with or without its label."""
 
     column: int
-    lines: list[_Line] = field(default_factory=list)
+    part: str = ""  # what it shows: box0, local0
+    rows: Iterable[_Row] = ()
     badge: int = 0  # the room beside a box where several gradients meet
+    shift: float = 0  # of a label from the middle between the two arrows of its edge
     y: float = 0  # the middle of a box, or the middle between the two arrows of an edge
-    span: Point = (0, 0)  # the left and the right end of the column
+    span: tuple[float, float] = (0, 0)  # the left and the right end of the column
 
     def __post_init__(self):
-        self.width = max((line.width for line in self.lines), default=0) + 14
-        self.height = sum(line.height for line in self.lines) + 6
-        self.above = self.below = self.height / 2
-        self.shift = max(LANE / 2, self.height / 2 - 10)  # of a label from the middle of its edge
+        self.rows = list(self.rows)
+        self.height = sum(row.height for row in self.rows) + 6
+
+    def room(self, side: int) -> float:
+        """Return how much room it takes below (1) or above (-1) its middle."""
+        return max(LANE / 2 + 4, self.height / 2 + side * self.shift) + SPACE / 2
 
 
 @dataclass(eq=False)
@@ -78,8 +76,8 @@ class _Route:
     """The way of an edge, from the box of its source to the box of its target."""
 
     places: list[_Place]
-    side: int = 1  # the backward arrow runs below the forward one (1), or above it (-1)
-    ports: list[float] = field(default_factory=lambda: [0, 0])  # its ends, below the boxes' middles
+    offsets: list[float]  # how far below the middles of its places it runs
+    side: int = 0  # the backward arrow runs below the forward one (1), or above it (-1)
 
 
 def draw_graph(graph: Graph, *, backward: bool = True) -> tuple[Figure, str]:
@@ -87,8 +85,8 @@ def draw_graph(graph: Graph, *, backward: bool = True) -> tuple[Figure, str]:
 
     The forward pass runs to the right. Arrows carry local derivatives ∂z/∂x, boxes total
     derivatives df/dx. Gradients that add up are numbered in the order in which they arrive.
-    With `backward=False` there are values only. Raises GraphError for what is no Graph, and for
-    names and formulas that are no TeX.
+    With `backward=False` there are values only. Raises GraphError for what is no Graph, and
+    Matplotlib's ValueError for names and formulas that are no TeX.
     """
     texts = number_texts(graph)
     if not backward:
@@ -124,85 +122,6 @@ def add_up(parts: Iterable[str], total: str) -> str:
     return f"{' + '.join(parts)} = {total}".replace("+ −", "− ")
 
 
-def draw(graph: Graph, numbers: Mapping[str, str]) -> Figure:
-    """Return a figure with boxes, arrows and labels; an artist's gid begins with its part's name.
-
-    The parts of node i are box{i}, value{i}, sum{i}, badge{i}; those of edge i are forward{i},
-    backward{i}, local{i}. `numbers` has the texts of values, and of sums and local derivatives
-    if the backward pass is to be drawn.
-    """
-    ax, backward = plt.figure(layout="none").add_axes((0, 0, 1, 1)), "sum0" in numbers
-    ax.axis("off")
-    boxes, routes, columns = _places(ax, graph, numbers)
-    _sort(columns, routes)
-    _connect(boxes, routes)
-    _set_heights(columns, routes)
-    _set_spans(columns)
-    for i, box in enumerate(boxes):
-        size = (box.span[1] - box.span[0], box.height)
-        _draw_box(ax, f"box{i}", (sum(box.span) / 2, box.y), size, box.lines)
-        if box.badge:
-            _draw_badge(ax, f"badge{i}", [route for route in routes if route.places[0] is box])
-    drawn = Counter()
-    for i, route in enumerate(routes):
-        _draw_arrow(ax, f"forward{i}", _curve(route, -backward), color=BLUE)
-        if backward:
-            drawn[route.places[0]] += 1  # gradients arrive in the order of the edges
-            style = {"color": VERMILION, "linestyle": DASH}
-            _draw_arrow(ax, f"backward{i}", _curve(route, 1)[::-1], **style)
-            _draw_label(ax, f"local{i}", route, drawn[route.places[0]])
-    _finish(ax, columns, backward)
-    return ax.figure
-
-
-def _line(ax: Axes, part: str, color: str, *contents: str, size: int = LARGE, **line) -> _Line:
-    """Return a line with a name, a number, and what follows it; each of them may be empty."""
-    texts, style = [], {"color": color, "va": "center", "math_fontfamily": "cm", "zorder": 5}
-    for i, content in enumerate(contents):
-        if content:
-            style |= {"size": size, "weight": "normal", "gid": f"{part}-name"}
-            if i == 1:
-                style |= {"size": SMALL, "weight": "bold", "gid": f"{part}-number"}
-            texts.append(ax.text(0, 0, content, ha="left" if texts else "center", **style))
-    return _Line(texts, **line)
-
-
-def _symbol(name: str) -> str:
-    """Return a name in TeX: z1 and s_2 have indices, names of several letters are upright."""
-    base, digits = re.fullmatch(r"(.*?)(?:_?(\d+))?", name).groups()
-    base = base if len(base) == 1 else rf"\mathrm{{{base}}}".replace("_", r"\_")
-    return base if digits is None else f"{base}_{{{digits}}}"
-
-
-def _space(t: Tensor) -> str:
-    sizes = r"{\times}".join(map(str, t.shape))
-    return rf"\in \mathbb{{R}}^{{{sizes}}}" if sizes else ""
-
-
-def _box_lines(ax: Axes, graph: Graph, i: int, numbers: Mapping[str, str]) -> Iterator[_Line]:
-    """Yield what a tensor's box shows: title, name and formula, value and shape, gradient."""
-    node, value, total = graph.nodes[i], numbers[f"value{i}"], numbers.get(f"sum{i}")
-    name, space = _symbol(node.name), _space(node.value)
-    yield _line(ax, f"box{i}", GRAY, node.title, size=SMALL, height=20)
-    yield _line(ax, f"box{i}", INK, f"${name} = {node.formula}$" if node.formula else f"${name}$")
-    contents = ("", value, space and f"${space}$") if value else (f"${name} {space}$",)
-    yield _line(ax, f"value{i}", BLUE_TEXT, *contents, band=BLUE_BAND)
-    if total is not None:
-        symbol = rf"\dfrac{{d {_symbol(graph.output.name)}}}{{d {name}}}"
-        symbol = f"${symbol} =$" if total else f"${symbol} {_space(node.grad)}$"
-        yield _line(ax, f"sum{i}", VERMILION_TEXT, symbol, total, band=VERMILION_BAND, height=43)
-
-
-def _label(ax: Axes, edge: GraphEdge, part: str, number: str) -> Iterator[_Line]:
-    """Yield the local derivative of an edge: its symbol, label and number, and its shape."""
-    above, below = _symbol(edge.target.name), _symbol(edge.source.name)
-    text = rf"\dfrac{{\partial {above}}}{{\partial {below}}}"
-    text += f" = {edge.label}" if edge.label else ""
-    yield _line(ax, part, VERMILION_TEXT, f"${text} =$" if number else f"${text}$", number)
-    if edge.local.numel() > 1:
-        yield _line(ax, part, VERMILION_TEXT, f"${_space(edge.local)}$")
-
-
 def describe(graph: Graph, backward: bool) -> str:
     """Return the picture in words, in one paragraph."""
     shown, lines = "values forward.", []
@@ -217,6 +136,31 @@ def describe(graph: Graph, backward: bool) -> str:
     return f"The computational graph of {graph.output.name}: {shown} {told}."
 
 
+def draw(graph: Graph, numbers: Mapping[str, str]) -> Figure:
+    """Return a figure with boxes, arrows and labels; an artist's gid begins with its part's name.
+
+    The parts of node i are box{i}, value{i}, sum{i}, badge{i}; those of edge i are forward{i},
+    backward{i}, local{i}. `numbers` has the texts of values, and of sums and local derivatives
+    if the backward pass is to be drawn.
+    """
+    ax, backward = plt.figure(layout="none").add_axes((0, 0, 1, 1)), "sum0" in numbers
+    boxes, routes, columns = _places(ax, graph, numbers)
+    _sort(columns, routes)
+    _connect(boxes, routes)
+    _set_positions(columns, routes)
+    for i, route in enumerate(routes):
+        _draw_arrow(ax, f"forward{i}", route, -backward, FORWARD)
+        if backward:
+            _draw_arrow(ax, f"backward{i}", route, 1, BACKWARD)
+    for place in (place for column in columns for place in column if place.rows):
+        _draw_box(ax, place)
+    for i, box in enumerate(boxes):
+        if box.badge:
+            _draw_badge(ax, f"badge{i}", [route for route in routes if route.places[0] is box])
+    _finish(ax, backward)
+    return ax.figure
+
+
 def _places(ax: Axes, graph: Graph, numbers: Mapping[str, str]) -> tuple[list, list, list]:
     """Return the boxes, the routes of the edges, and the columns with the places of both.
 
@@ -227,36 +171,69 @@ def _places(ax: Axes, graph: Graph, numbers: Mapping[str, str]) -> tuple[list, l
         depth[edge.source] = max(depth[edge.source], depth[edge.target] + 1)
     last, boxes, routes = 2 * max(depth.values()), {}, []
     for i, node in enumerate(graph.nodes):
-        lines = list(_box_lines(ax, graph, i, numbers))
-        badge = BADGE if backward and len(node.parts) > 1 else 0
-        boxes[node] = _Place(last - 2 * depth[node], lines, badge)
+        rows, badge = _box_rows(ax, graph, i, numbers), BADGE * (backward and len(node.parts) > 1)
+        boxes[node] = _Place(last - 2 * depth[node], f"box{i}", rows, badge)
     for i, edge in enumerate(graph.edges):
         source, target = boxes[edge.source], boxes[edge.target]
-        between = [_Place(column) for column in range(source.column + 1, target.column)]
+        passed = [_Place(column) for column in range(source.column + 1, target.column)]
         if backward:
-            middle, label = len(between) // 2, _label(ax, edge, f"local{i}", numbers[f"local{i}"])
-            between[middle] = _Place(between[middle].column, list(label))
-        routes.append(_Route([source, *between, target]))
-    passed = [place for route in reversed(routes) for place in route.places[1:-1]]
-    places = [*reversed(boxes.values()), *passed]
+            rows = _label_rows(ax, graph, i, numbers[f"local{i}"])
+            passed[0] = _Place(source.column + 1, f"local{i}", rows)
+        routes.append(_Route([source, *passed, target], [0.0] * (len(passed) + 2)))
+    places = [place for route in routes for place in route.places[1:-1]]
+    places = [*reversed(boxes.values()), *places]
     columns = [[p for p in places if p.column == column] for column in range(last + 1)]
     return list(boxes.values()), routes, columns
 
 
+def _symbol(name: str) -> str:
+    """Return a name in TeX: z1 and s_2 have indices, names of several letters are upright."""
+    base, digits = re.fullmatch(r"(.*?)(?:_?(\d+))?", name).groups()
+    base = base if len(base) == 1 else rf"\mathrm{{{base}}}".replace("_", r"\_")
+    return base if digits is None else f"{base}_{{{digits}}}"
+
+
+def _space(t: Tensor) -> str:
+    sizes = r"{\times}".join(map(str, t.shape))
+    return rf"$\in \mathbb{{R}}^{{{sizes}}}$" if sizes else ""
+
+
+def _box_rows(ax: Axes, graph: Graph, i: int, numbers: Mapping[str, str]) -> Iterator[_Row]:
+    """Yield what a tensor's box shows: title, name and formula, value and shape, gradient."""
+    node, value, total = graph.nodes[i], numbers[f"value{i}"], numbers.get(f"sum{i}")
+    name = _symbol(node.name)
+    yield _Row(ax, f"box{i}", GRAY, node.title, height=20)
+    yield _Row(ax, f"box{i}", INK, f"${name} = {node.formula}$" if node.formula else f"${name}$")
+    symbol = "" if value else f"${name}$"
+    yield _Row(ax, f"value{i}", BLUE_TEXT, symbol, value, _space(node.value), band=BLUE_BAND)
+    if total is not None:
+        symbol = rf"\dfrac{{d {_symbol(graph.output.name)}}}{{d {name}}}"
+        contents = (f"${symbol} =$", total) if total else (f"${symbol}$", "", _space(node.grad))
+        yield _Row(ax, f"sum{i}", VERMILION_TEXT, *contents, band=VERMILION_BAND, height=43)
+
+
+def _label_rows(ax: Axes, graph: Graph, i: int, number: str) -> Iterator[_Row]:
+    """Yield what an edge's label shows: symbol and number of the local derivative, its shape."""
+    edge, part = graph.edges[i], f"local{i}"
+    above, below = _symbol(edge.target.name), _symbol(edge.source.name)
+    text = rf"\dfrac{{\partial {above}}}{{\partial {below}}}"
+    text += f" = {edge.label}" if edge.label else ""
+    yield _Row(ax, part, VERMILION_TEXT, f"${text} =$" if number else f"${text}$", number)
+    if edge.local.numel() > 1:
+        yield _Row(ax, part, VERMILION_TEXT, _space(edge.local))
+
+
 def _sort(columns: list[list[_Place]], routes: list[_Route]) -> None:
     """Sort the places of a column by the mean height of their neighbors: then few edges cross."""
-    links = [link for route in routes for link in pairwise(route.places)]
-    for step in (1, -1, 1, -1, 1):
+    pairs = [pair for route in routes for pair in pairwise(route.places)]
+    for step in (-1, 1) * 3:  # the last sweep keeps the labels beside a box together
         for column in columns[::step]:
             for place in column:
-                before = [a.y for a, b in (link[::step] for link in links) if b is place]
-                place.y = sum(before) / len(before) if before else place.y
+                heights = [a.y for a, b in (pair[::step] for pair in pairs) if b is place]
+                place.y = np.mean(heights or place.y)
             column.sort(key=lambda place: place.y)
-            for i, place in enumerate(column if column[0].column % 2 == 0 else []):
-                place.y = i - (len(column) - 1) / 2
-    for column in columns:
-        for i, place in enumerate(column):
-            place.y = i
+            for i, place in enumerate(column):
+                place.y += i
 
 
 def _connect(boxes: list[_Place], routes: list[_Route]) -> None:
@@ -265,68 +242,56 @@ def _connect(boxes: list[_Place], routes: list[_Route]) -> None:
     In the upper half of a box they run below the forward arrows, in the lower half above them, so
     that two gradients that add up meet at one point.
     """
-    meeting = {}
-    for end, box in product((-1, 0), boxes):  # the source has the last word
+    for end, box in product((0, -1), boxes):  # the source decides first
         found = [route for route in routes if route.places[end] is box]
-        found.sort(key=lambda route: route.places[(1, -2)[end]].y)
-        meeting[end, box] = found
-        for i, route in enumerate(found if len(found) > 1 else []):
-            route.side = 1 if 2 * i < len(found) else -1
-    for (end, box), found in meeting.items():
-        ports = [0.0]
-        for a, b in pairwise(found):
-            ports.append(ports[-1] + (LANE if a.side > b.side else 2 * LANE))
+        found.sort(key=lambda route: route.places[1:-1][end].y)
+        for i, route in enumerate(found):
+            if not route.side and (len(found) > 1 or end == -1):
+                route.side = 1 if 2 * i < len(found) else -1
+        steps = [LANE if a.side > b.side else 2 * LANE for a, b in pairwise(found)]
+        ports = np.cumsum([0, *steps])
         for route, port in zip(found, ports, strict=False):
-            route.ports[end] = port - ports[-1] / 2
+            route.offsets[end] = port - ports[-1] / 2
         box.height = max(box.height, ports[-1] + LANE + HEAD)
-        box.above = box.below = box.height / 2
     for route in routes:
-        for place in route.places[1:-1]:
-            outside, inside = LANE / 2 + 4, place.shift + place.height / 2
-            place.above, place.below = (outside, inside)[:: route.side]
+        label = route.places[1]
+        label.shift = route.side * (label.height / 2 - 10)
 
 
-def _set_heights(columns: list[list[_Place]], routes: list[_Route]) -> None:
-    """Set all heights: by least squares, routes are as level as the room between places allows.
+def _set_positions(columns: list[list[_Place]], routes: list[_Route]) -> None:
+    """Set the columns from left to right, and the heights of their places.
 
-    The unknowns are, for each column, the height of its first place, and then the step down from
-    each place to the next, which has a least size.
+    By least squares, routes are as level as the room between places allows. The unknowns are the
+    steps down from each place to the next, which have a least size inside a column.
     """
     places = [place for column in columns for place in column]
-    sums = block_diag(*(np.tri(len(column)) for column in columns))  # heights = sums @ steps
-    height = dict(zip(places, sums, strict=True))
-    begin, end = (Counter(route.places[i] for route in routes) for i in (0, -1))
-    rows, drops = [height[columns[-1][0]]], [0.0]  # the output is at height 0
+    height = dict(zip(places, np.tri(len(places)), strict=True))  # the sum of the steps up to it
+    rows, drops = [height[places[-1]]], [0.0]  # the output is at height 0
     for route in routes:
-        levels = [route.ports[0], *[0.0] * (len(route.places) - 2), route.ports[1]]
-        for (a, b), (start, stop) in zip(pairwise(route.places), pairwise(levels), strict=True):
-            weight = 1 if begin[a] > 1 or end[b] > 1 else 100  # level with a box that is its own
+        for (a, start), (b, stop) in pairwise(zip(route.places, route.offsets, strict=True)):
+            weight = 1 if start or stop else 100  # level beside a box that is its own
             rows.append(weight * (height[a] - height[b]))
             drops.append(weight * (stop - start))
-    least = [[-np.inf, *(a.below + SPACE + b.above for a, b in pairwise(c))] for c in columns]
+    least = [[-np.inf, *(a.room(1) + b.room(-1) for a, b in pairwise(c))] for c in columns]
     bounds = np.concatenate(least), np.inf
     steps = lsq_linear(np.array(rows), np.array(drops), bounds, method="bvls").x
-    for place, y in zip(places, sums @ steps, strict=True):
+    for place, y in zip(places, np.cumsum(steps), strict=True):
         place.y = round(y, 1)
-
-
-def _set_spans(columns: list[list[_Place]]) -> None:
-    """Set the columns one after the other."""
     x = 0.0
     for column in columns:
-        end = x + max(place.width for place in column)
+        end = x + 14 + max((row.width for place in column for row in place.rows), default=0)
         for place in column:
             place.span = x, end
         x = end + GAP + max(place.badge for place in column)
 
 
-def _curve(route: _Route, lane: int) -> list[Point]:
-    """Return an arrow as Bézier curves: the forward one (-1), the backward one (1), or alone (0).
+def _draw_arrow(ax: Axes, part: str, route: _Route, lane: int, style: Mapping) -> None:
+    """Draw an arrow of a route: the forward one (-1), the backward one (1), or one alone (0).
 
-    It bends between the columns, and is level inside them.
+    It bends between the columns, as Bézier curves, and is level inside them.
     """
     source, *passed, target = route.places
-    start, stop = source.y + route.ports[0], target.y + route.ports[1]
+    start, stop = source.y + route.offsets[0], target.y + route.offsets[-1]
     edge = source.span[1] + source.badge
     points = [(edge if lane == 1 else source.span[1], start), (edge + HEAD, start)]
     points += [(x, place.y) for place in passed for x in place.span]
@@ -335,70 +300,58 @@ def _curve(route: _Route, lane: int) -> list[Point]:
     curve = points[:1]
     for (a, c), (b, d) in pairwise(points):
         curve += [((a + b) / 2, c), ((a + b) / 2, d), (b, d)]
-    return curve
+    codes = [Path.MOVETO] + [Path.CURVE4] * (len(curve) - 1)
+    path = Path(curve[::-1] if lane == 1 else curve, codes)
+    shape = {"arrowstyle": "-|>", "mutation_scale": 18, "zorder": 2}
+    ax.add_patch(FancyArrowPatch(path=path, gid=f"{part}-arrow", **shape, **style))
 
 
-def _draw_arrow(ax: Axes, part: str, curve: list[Point], **style) -> None:
-    path = Path(curve, [Path.MOVETO] + [Path.CURVE4] * (len(curve) - 1))
-    style |= {"linewidth": 2.4, "mutation_scale": 18, "arrowstyle": "-|>", "zorder": 2}
-    ax.add_patch(FancyArrowPatch(path=path, gid=f"{part}-arrow", **style))
+def _draw_area(ax: Axes, gid: str, corner: tuple, width: float, height: float, **style) -> None:
+    shape = "round,pad=0,rounding_size=6"
+    ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle=shape, gid=gid, **style))
 
 
-def _draw_area(ax: Axes, gid: str, at: Point, size: Point, color: str, **style) -> None:
-    corner, shape = (at[0] - size[0] / 2, at[1] - size[1] / 2), "round,pad=0,rounding_size=6"
-    ax.add_patch(FancyBboxPatch(corner, *size, boxstyle=shape, gid=gid, fc=color, **style))
-
-
-def _draw_box(ax: Axes, part: str, at: Point, size: Point, lines: list[_Line]) -> None:
-    """Draw a box of lines with their bands, and move their texts into it."""
-    edge = VERMILION if part.startswith("local") else INK
-    _draw_area(ax, f"{part}-outline", at, size, WHITE, ec=edge, lw=1.2, zorder=3)
-    y = at[1] - sum(line.height for line in lines) / 2
-    for line in lines:
-        x, y = at[0] - line.width / 2, y + line.height / 2
-        if line.band:
-            gid = re.sub("-.*", "-band", line.texts[0].get_gid())
-            room = (size[0] - 4, line.height - 2)
-            _draw_area(ax, gid, (at[0], y), room, line.band, ec="none", zorder=4)
-        for text, width in zip(line.texts, line.widths, strict=True):
-            text.set_position((x if text.get_ha() == "left" else x + width / 2, y))
+def _draw_box(ax: Axes, place: _Place) -> None:
+    """Draw a box or a label, with the bands of its rows, and move their texts into it."""
+    (left, right), y = place.span, place.y + place.shift - place.height / 2
+    edge, size = INK if place.part.startswith("box") else VERMILION, (right - left, place.height)
+    _draw_area(ax, f"{place.part}-outline", (left, y), *size, fc=WHITE, ec=edge, lw=1.2, zorder=3)
+    y += (place.height - sum(row.height for row in place.rows)) / 2
+    for row in place.rows:
+        if row.band:
+            at, size = (left + 2, y + 1), (right - left - 4, row.height - 2)
+            _draw_area(ax, f"{row.part}-band", at, *size, fc=row.band, ec="none", zorder=4)
+        x = (left + right - row.width) / 2
+        for text, width in zip(row.texts, row.widths, strict=True):
+            text.set_position((x if text.get_ha() == "left" else x + width / 2, y + row.height / 2))
             x += width + 3
-        y += line.height / 2
-
-
-def _draw_label(ax: Axes, part: str, route: _Route, order: int) -> None:
-    """Draw a route's label on its backward arrow, with its number if several gradients meet."""
-    label = next(place for place in route.places[1:-1] if place.lines)
-    x, size = sum(label.span) / 2, (label.width, label.height)
-    _draw_box(ax, part, (x, label.y + route.side * label.shift), size, label.lines)
-    if route.places[0].badge:
-        at = x - label.width / 2 - 6, label.y + route.side * LANE / 2
-        circle = {"boxstyle": "circle,pad=0.2", "fc": VERMILION_TEXT, "ec": "none"}
-        ax.text(*at, f"{order}", gid=f"{part}-order", bbox=circle, **WORD)
+        y += row.height
 
 
 def _draw_badge(ax: Axes, part: str, routes: list[_Route]) -> None:
-    """Draw the badge beside a box where several gradients are added up."""
-    box = routes[0].places[0]
-    levels = [box.y + route.ports[0] + route.side * LANE / 2 for route in routes]
-    at = box.span[1] + BADGE / 2, (min(levels) + max(levels)) / 2
-    size = BADGE, BADGE + max(levels) - min(levels)
-    _draw_area(ax, f"{part}-outline", at, size, VERMILION_TEXT, ec="none", zorder=3)
-    ax.text(*at, "+=", gid=f"{part}-name", **WORD)
+    """Draw the badge beside a box where gradients are added up, and number them in this order."""
+    levels, circle = [], {"boxstyle": "circle,pad=0.2", "fc": VERMILION_TEXT, "ec": "none"}
+    for order, route in enumerate(routes, 1):
+        box, label, *_ = route.places
+        levels.append(box.y + route.offsets[0] + route.side * LANE / 2)
+        at = label.span[0] - 6, label.y + route.side * LANE / 2
+        ax.text(*at, f"{order}", gid=f"{label.part}-order", bbox=circle, **WORD)
+    x, y, height = box.span[1], min(levels) - BADGE / 2, BADGE + max(levels) - min(levels)
+    style = {"fc": VERMILION_TEXT, "ec": "none", "zorder": 3}
+    _draw_area(ax, f"{part}-outline", (x, y), BADGE, height, **style)
+    ax.text(x + BADGE / 2, y + height / 2, "+=", gid=f"{part}-name", **WORD)
 
 
-def _finish(ax: Axes, columns: list[list[_Place]], backward: bool) -> None:
+def _finish(ax: Axes, backward: bool) -> None:
     """Add the legend, and make the figure as large as what is drawn in it."""
-    places, right = [place for column in columns for place in column], columns[-1][0].span[1]
-    top = min(place.y - place.above for place in places) - MARGIN
-    bottom = max(place.y + place.below for place in places) + MARGIN + KEY[1]
-    room = max(0, KEY[0] - right) / 2 + MARGIN
-    ax.set(xlim=(-room, right + room), ylim=(bottom, top))
-    ax.figure.set_size_inches((right + 2 * room) / 72, (bottom - top) / 72)
-    ax.plot([], [], color=BLUE, linestyle="-", linewidth=2.4, label="values, forward")
+    (left, top), (right, bottom) = ax.dataLim.min - MARGIN, ax.dataLim.max + MARGIN
+    room = max(0, KEY[0] - right + left) / 2
+    ax.set(xlim=(left - room, right + room), ylim=(bottom + KEY[1], top))
+    ax.axis("off")
+    ax.figure.set_size_inches(np.ptp(ax.get_xlim()) / 72, np.ptp(ax.get_ylim()) / 72)
+    ax.plot([], [], label="values, forward", **FORWARD)
     if backward:
-        text = r"gradients, backward: local $\partial$, total $d$"
-        ax.plot([], [], color=VERMILION, linestyle=DASH, linewidth=2.4, label=text)
+        ax.plot([], [], label=r"gradients, backward: local $\partial$, total $d$", **BACKWARD)
+    letters = {"size": SMALL, "math_fontfamily": "cm"}
     style = {"loc": "lower center", "ncols": 2, "frameon": False, "handlelength": 3}
-    colors = [BLUE_TEXT, VERMILION_TEXT][: 1 + backward]
-    ax.legend(fontsize=SMALL, labelcolor=colors, **style)
+    ax.legend(prop=letters, labelcolor=(BLUE_TEXT, VERMILION_TEXT), **style)

@@ -1,18 +1,17 @@
 """Read PyTorch's own autograd graph, replay its backward pass, count the bytes that it saves.
 
 Notebook 2 builds such a replay. This one also handles nodes with several outputs, mixed number
-types, and custom functions, and it visits the nodes in PyTorch's order. It calls them one by one,
-so `.grad` stays as it is, and the nodes keep what they have saved.
+types, and custom functions, and it visits the nodes in PyTorch's order.
 """
 
 import re
-from bisect import insort_left
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import compress
 from weakref import WeakSet
 
 import torch
+from networkx import DiGraph, lexicographical_topological_sort
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge, saved_tensors_hooks
 
@@ -23,14 +22,6 @@ Key = tuple[Node, int]  # a tensor as its graph knows it: output number i of a n
 
 class GraphError(RuntimeError):
     """The graph cannot be read or replayed. The message says why, and what to do."""
-
-
-@dataclass
-class Replay:
-    """The gradients of a backward pass, in the order of the visits."""
-
-    steps: dict[Key, Tensor]  # what arrives at each output of a node
-    grads: dict[Tensor, Tensor]  # what arrives at each leaf tensor
 
 
 @dataclass(eq=False)
@@ -76,22 +67,17 @@ class Graph:
 
 
 @torch.no_grad()
-def replay_backward(output: Tensor) -> Replay:
-    """Replay `output.backward()` visit by visit, without calling it.
+def replay_backward(output: Tensor) -> dict[Tensor, Tensor]:
+    """Replay `output.backward()` without calling it, and return the gradients of the leaf tensors.
 
     Each of PyTorch's nodes computes its own vector-Jacobian product, in the order of PyTorch's
     engine on one CPU thread, so the gradients are equal bit for bit. Hooks are not replayed, nor
     reentrant checkpoints, nor a custom Function's `set_materialize_grads(False)`. Raises
-    GraphError if `output` is not one real number, and PyTorch's RuntimeError if its graph was freed
-    or changed in place. Source: PyTorch, torch/csrc/autograd/node.h, "Sequence Number".
+    GraphError if `output` is not one number with a graph, and PyTorch's RuntimeError if its graph
+    was freed or changed in place. Source: PyTorch, torch/csrc/autograd/node.h, "Sequence Number".
     """
-    start = _key("the output", output)
-    if output.numel() != 1:
-        raise GraphError(f"the output has shape {tuple(output.shape)}: reduce it, as by .sum()")
-    gathered = _walk(start, torch.ones_like(output))
-    steps = {key: g for key, g in gathered.items() if g is not None}
-    grads = {node.variable: g for (node, _), g in steps.items() if hasattr(node, "variable")}
-    return Replay(steps, grads)
+    gradients = _gradients(output).items()
+    return {node.variable: g for (node, _), g in gradients if hasattr(node, "variable")}
 
 
 @torch.no_grad()
@@ -110,13 +96,12 @@ def read_graph(
     `replay_backward` does, and GraphError for wrong names and labels.
     """
     titles, formulas = titles or {}, formulas or {}
-    grads, nodes = replay_backward(output).steps, {}
-    tensors = {_key("the output", output): ("f", output)}
-    tensors |= {_key(name, tensor): (name, tensor) for name, tensor in names.items()}
-    for key in (key for key in grads if key in tensors):
+    gradients, nodes = _gradients(output), {}
+    tensors = {_key(name, t): (name, t) for name, t in [("f", output), *names.items()]}
+    for key in (key for key in gradients if key in tensors):
         name, tensor = tensors[key]
         texts = name, titles.get(name, ""), formulas.get(name, "")
-        nodes[key] = GraphNode(*texts, tensor.detach().clone(), grads[key].to_dense())
+        nodes[key] = GraphNode(*texts, tensor.detach().clone(), gradients[key])
     shown = [node.name for node in nodes.values()]
     if wrong := {name for name in {*names, *titles, *formulas} if shown.count(name) != 1}:
         raise GraphError(f"each name is for one tensor behind the output, unlike {sorted(wrong)}")
@@ -166,11 +151,11 @@ def saved_bytes(function: Callable, *inputs: object) -> int:
 
 def short(t: Tensor) -> str:
     """Return a tensor in a few characters: a number, a short vector, I, or its shape."""
+    t = t.flatten() if t.ndim == 2 and len(t) == 1 else t  # a row is a vector
     if t.numel() == 1:
         return f"{t.item():.4g}"
-    if t.ndim == 1 or t.ndim == 2 and len(t) == 1:
-        numbers = ", ".join(f"{x:.3g}" for x in t.flatten()[:4].tolist())
-        return f"({numbers})" if t.numel() <= 4 else f"{t.numel()} numbers"
+    if t.ndim == 1 and len(t) <= 4:
+        return f"({', '.join(f'{x:.3g}' for x in t.tolist())})"
     if t.ndim == 2 and len(t) == t.shape[1] and torch.equal(t, torch.eye(len(t)).to(t)):
         return "I"
     return "×".join(map(str, t.shape)) + (" matrix" if t.ndim == 2 else " numbers")
@@ -178,27 +163,35 @@ def short(t: Tensor) -> str:
 
 def _key(name: str, tensor: Tensor) -> Key:
     """Return the place of a tensor in its graph; raise GraphError, with advice, if it has none."""
-    if not isinstance(tensor, Tensor) or tensor.is_complex() or not tensor.requires_grad:
-        advice = "give a real tensor, before .item() or .detach(), computed with requires_grad"
+    if not getattr(tensor, "requires_grad", False):
+        advice = "give a tensor, before .item() or .detach(), computed with requires_grad"
         raise GraphError(f"{name} has no graph: {advice}")
     return get_gradient_edge(tensor)[:2]
+
+
+def _gradients(output: Tensor) -> dict[Key, Tensor]:
+    """Return the gradient of one number with respect to all that is behind it."""
+    start = _key("the output", output)
+    if output.numel() != 1:
+        raise GraphError(f"the output has shape {tuple(output.shape)}: reduce it, as by .sum()")
+    return _walk(start, torch.ones_like(output))
 
 
 def _edges(nodes: Mapping[Key, GraphNode]) -> Iterator[GraphEdge]:
     """Yield the uses between `nodes`. Fill in their titles and the parts of their gradients."""
     for key, target in nodes.items():
         others = nodes.keys() - {key}
-        steps = _walk(key, target.grad, others)
-        target.title = target.title or _operations(key for key in steps if key not in others)
-        sent = {k: g.to_dense() for k, g in steps.items() if k in others}
+        walked = _walk(key, target.grad, others)
+        target.title = target.title or _operations(k for k in walked if k not in others)
+        sent = {source: g for source, g in walked.items() if source in others}
         if sent and target.grad.numel() > 1000:
             raise GraphError(f"{target.name} is too large for its Jacobian: do not name it")
         units = torch.eye(target.grad.numel() if sent else 0).to(target.grad)
         rows = [_walk(key, unit.view_as(target.grad), others) for unit in units]
-        for k, g in sent.items():
-            local = [row.get(k, torch.zeros_like(g)).to_dense().flatten() for row in rows]
-            nodes[k].parts.append(g)
-            yield GraphEdge(nodes[k], target, torch.stack(local), g)
+        for source, g in sent.items():
+            nodes[source].parts.append(g)
+            local = torch.stack([row[source].flatten() for row in rows])
+            yield GraphEdge(nodes[source], target, local, g)
 
 
 def _operations(keys: Iterable[Key]) -> str:
@@ -217,58 +210,47 @@ def _label(graph: Graph, local: Mapping[tuple[str, str], tuple[str, Tensor | flo
         true = edges[pair].local
         value = torch.as_tensor(value).to(true)
         fits = value.numel() == true.numel()
-        if not fits or not relative_error(value.reshape(true.shape), true) < 1e-4:
+        if not (fits and relative_error(value.reshape_as(true), true) < 1e-4):
             told = f"{short(value)}, but PyTorch's local derivative is {short(true)}"
             raise GraphError(f"the label {text!r} of ∂{pair[0]}/∂{pair[1]} has the value {told}")
         edges[pair].label = text
 
 
-def _outputs(node: Node) -> list[Key]:
-    return [(node, i) for i in range(len(node._input_metadata))]
-
-
-def _walk(start: Key, gradient: Tensor, stop: Set[Key] = frozenset()) -> dict[Key, Tensor | None]:
-    """Return what gathers at each key, maybe None, in the order in which PyTorch visits the nodes.
+def _walk(start: Key, gradient: Tensor, stop: Set[Key] = frozenset()) -> dict[Key, Tensor]:
+    """Return what gathers at each output of a node, in the order in which PyTorch visits the nodes.
 
     A node is ready after all the nodes that use its results. Of several that are ready, leaves
     come first, and then the operation that was recorded last. What reaches `stop` stays there.
     """
-    sums, uses, found = {start: gradient}, Counter(), [start[0]]
+    sums, uses, found = {start: gradient}, DiGraph(), [start[0]]
+    uses.add_node(start[0])
     for node in found:  # the list grows while we walk along it
-        for following, _ in node.next_functions:
-            if following is not None and not stop.issuperset(_outputs(following)):
-                if following not in uses:
-                    found.append(following)
-                uses[following] += 1
-    ready = [start[0]]  # sorted by PyTorch's count of recorded operations
-    while ready:
-        node = ready.pop()
-        arrived = {key: sums.pop(key, None) for key in _outputs(node) if key not in stop}
-        sums |= arrived  # in the order of the visits
-        for key, g in _send(node, [arrived.get(key) for key in _outputs(node)]):
+        following = [key[0] for key in node.next_functions if key[0] and key not in stop]
+        found += [other for other in following if other not in uses]
+        uses.add_edges_from((node, other) for other in following)
+    for node in lexicographical_topological_sort(uses, lambda node: -node._sequence_nr()):
+        keys = [(node, i) for i in range(len(node._input_metadata))]
+        arrived = {key: sums.pop(key) for key in keys if key in sums and key not in stop}
+        sums |= arrived  # now they are in the order of the visits
+        for key, g in _send(node, [arrived.get(key) for key in keys]):
             sums[key] = sums[key] + g if key in sums else g
-        for following in (edge[0] for edge in node.next_functions if edge[0] in uses):
-            uses[following] -= 1
-            if uses[following] == 0:
-                insort_left(ready, following, key=lambda node: node._sequence_nr())
-    return sums
+    return {key: g.to_dense() for key, g in sums.items()}
 
 
 def _send(node: Node, incoming: Sequence[Tensor | None]) -> Iterator[tuple[Key, Tensor]]:
     """Yield what a node sends to each next node: incoming gradient times local derivative."""
-    custom, following = not callable(node), node.next_functions
     if hasattr(node, "variable"):
-        return
-    if custom:  # a custom Function expects zeros where nothing has arrived
-        zeros = [torch.zeros(m.shape, dtype=m.dtype, device=m.device) for m in node._input_metadata]
+        return  # a leaf sends nothing, and its node would write to `.grad`
+    needs = [target is not None for target, _ in node.next_functions]
+    apply, following = node, compress(node.next_functions, needs)
+    if not callable(node):  # a custom Function expects zeros, and answers for all its arguments
+        zeros = [torch.zeros(m.shape).to(m.device, m.dtype) for m in node._input_metadata]
         incoming = [z if g is None else g for g, z in zip(incoming, zeros, strict=True)]
-    answers = node.apply(*incoming) if custom else node(*incoming)
+        apply, needs = node.apply, node.needs_input_grad
+    answers = apply(*incoming)
     answers = answers if isinstance(answers, tuple) else (answers,)
-    if custom:  # it also answers for arguments that need no gradient
-        answers = [g for g, need in zip(answers, node.needs_input_grad, strict=False) if need]
-        following = [edge for edge in following if edge[0] is not None]
-    for (target, i), g in zip(following, answers, strict=True):
-        if target is not None and g is not None:
+    for (target, i), g in zip(following, compress(answers, needs), strict=True):
+        if g is not None:
             like = target._input_metadata[i]  # undo broadcasting and a change of type
-            g = g if [*g.shape] == [*like.shape] else g.sum_to_size(like.shape)
+            g = g if list(g.shape) == like.shape else g.sum_to_size(like.shape)
             yield (target, i), g.to(like.device, like.dtype)

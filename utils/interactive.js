@@ -1,10 +1,12 @@
 // Make the figures of the page live: their parts and numbers follow the sliders and buttons.
 for (const root of document.querySelectorAll("figure.course-figure:not(.live)")) {
-  const { columns, paths, parts, slots, steps, drag } = JSON.parse(root.dataset.frames);
+  const { steps, lines, sliders } = JSON.parse(root.dataset.frames);
   const all = (what) => [...root.querySelectorAll(what)];
   const scope = `course${(window.courseFigures = (window.courseFigures ?? 0) + 1)}-`;
   const find = (id) => root.querySelector(`#${scope}${id}`);
-  const artists = (part) => all(`[id^=${scope}${part}-]`);
+  const inputs = all("input"), last = steps.length - 1;
+  const deck = root.closest(".reveal"), paper = location.search.includes("print");
+  let at = last;
 
   // The images become part of the page, with ids of their own, and colors that the page may change.
   for (const image of all("img")) {
@@ -17,109 +19,89 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
     image.parentNode.style.setProperty("--width", svg.viewBox.baseVal.width);
     image.replaceWith(svg);
   }
-  for (const [part, [x, y, anchor]] of Object.entries(slots)) {
-    const drawn = find(`${part}-number`), { fill } = drawn.firstChild.style;
-    drawn.style.display = "none"; // and not removed, because other texts use its glyphs
-    drawn.insertAdjacentHTML("afterend", `<text id="${scope}${part}-text" x="${x}" y="${y}"
-      text-anchor="${anchor}" style="fill: ${fill}"></text>`);
-  }
 
-  const inputs = all("input"), [back, next] = all("button"), last = steps.length - 1;
-  const shown = Object.entries(parts).map(([part, first]) => [artists(part), first]);
-  let at = last;
-
-  const fill = (template, position) => template.replace(/{(\w+)}/g, (_, key) => columns[key][position]);
-  const status = root.querySelector("[role=status]"), count = Object.values(columns)[0].length;
-  const sentences = steps.flatMap(({ say }) => [...Array(count).keys()].map((i) => fill(say, i)));
-  status.insertAdjacentHTML("afterend", "<p aria-hidden='true'></p>"); // keeps room for the longest
-  status.nextSibling.textContent = sentences.reduce((a, b) => (a.length < b.length ? b : a));
-
-  function show(step = at) {
+  // A column has a text for each position of the sliders, or one for all.
+  function show(step) {
+    at = step;
     const position = inputs.reduceRight((sum, e) => sum * (+e.max + 1) + +e.value, 0);
-    at = Math.max(0, Math.min(last, step));
-    const { say, now, sums } = steps[at];
-    for (const [group, first] of shown)
-      for (const artist of group) artist.style.visibility = at < first ? "hidden" : "";
-    for (const part in slots) find(`${part}-text`).textContent = fill(sums?.[part] ?? `{${part}}`, position);
-    for (const [id, key] of Object.entries(paths)) {
-      const d = columns[key][position];
-      find(id).firstChild.setAttribute("d", id === key ? d : d.replace(/[ML]([^ML]+)/g, "M$1h0"));
+    const pick = (column) => (Array.isArray(column) ? column[position] : column);
+    const merge = (some) => Object.assign({}, ...some.map(([, parts]) => parts));
+    const shown = merge(steps.slice(0, at + 1));
+    for (const part in merge(steps)) {
+      for (const artist of all(`[id^=${scope}${part}-]`)) {
+        artist.style.visibility = part in shown ? "" : "hidden";
+        artist.classList.toggle("now", at > 0 && part in steps[at][1]);
+      }
+      find(`${part}-number`)?.replaceChildren(pick(shown[part]) ?? "");
     }
-    for (const artist of all(".now")) artist.classList.remove("now");
-    for (const artist of now.flatMap(artists)) artist.classList.add("now");
-    for (const input of inputs) {
-      const label = input.previousSibling;
-      label.textContent = fill(label.dataset.say, position);
-      input.setAttribute("aria-valuetext", label.textContent);
-    }
-    status.textContent = fill(say, position);
+    for (const [id, column] of Object.entries(lines))
+      find(id).firstChild.setAttribute("d", pick(column));
+    const points = pick(lines.path)?.replace(/[ML]([^ML]+)/g, "M$1h0");
+    find("dots")?.firstChild.setAttribute("d", points);
+    inputs.forEach((input, i) => {
+      input.previousSibling.textContent = sliders[i][input.value];
+      input.setAttribute("aria-valuetext", sliders[i][input.value]);
+    });
+    root.querySelector("[role=status]").textContent = pick(steps[at][0]);
   }
 
-  function walk(step) {
+  function walk(step) { // with what is at work in sight, and a dot that runs along its arrows
     show(step);
-    const box = root.querySelector(".now"), view = box?.closest(".course-view");
-    if (!view) return;
-    const [here, room] = [box, view].map((e) => e.getBoundingClientRect());
-    view.scrollLeft += here.left + here.width / 2 - room.left - room.width / 2;
-    if (!matchMedia("(prefers-reduced-motion: reduce)").matches) all(".now[id$=arrow]").forEach(send);
-  }
-  function send(arrow) { // a dot runs along it
-    const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
-    const line = arrow.firstChild, start = performance.now();
-    dot.setAttribute("r", 6);
-    dot.style.fill = line.style.stroke;
-    arrow.append(dot);
-    requestAnimationFrame(function move(time) {
-      const share = Math.max(0, time - start) / 400;
-      const { x, y } = line.getPointAtLength(share * line.getTotalLength());
-      dot.setAttribute("transform", `translate(${x} ${y})`);
-      if (share < 1) requestAnimationFrame(move);
-      else dot.remove();
-    });
+    const middle = (e) => e.getBoundingClientRect().x + e.getBoundingClientRect().width / 2;
+    const box = root.querySelector(".now[id*=box]"), view = box?.closest(".course-view");
+    view?.scrollBy(middle(box) - middle(view), 0);
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+    for (const arrow of all(".now[id$=arrow]")) {
+      const line = arrow.firstChild;
+      arrow.insertAdjacentHTML("beforeend", "<circle r='6'></circle>");
+      const dot = arrow.lastChild;
+      dot.style.fill = line.style.stroke;
+      dot.style.offsetPath = `path("${line.getAttribute("d")}")`;
+      dot.animate({ offsetDistance: ["0%", "100%"] }, 400).onfinish = () => dot.remove();
+    }
   }
 
   // In slides, every step of a figure without a slider is a fragment, which the clicker shows.
-  const deck = root.closest(".reveal"), paper = /[?&](print-pdf|view=print)/.test(location.search);
   const waits = deck && !paper && !inputs.length;
   if (waits) root.insertAdjacentHTML("beforeend", "<span class='fragment'></span>".repeat(last));
-  const fragments = all(".fragment");
-  const follow = () => {
-    const step = fragments.filter((e) => e.classList.contains("visible")).length;
-    if (step !== at) walk(step);
-  };
-  for (const event of waits ? ["ready", "slidechanged", "fragmentshown", "fragmenthidden"] : [])
-    deck.addEventListener(event, follow);
-  function go(step) {
-    if (!waits || !window.Reveal) return walk((step + steps.length) % steps.length);
-    Reveal.navigateFragment(+fragments[0].dataset.fragmentIndex - 1 + Math.max(0, Math.min(last, step)));
+  for (const event of ["ready", "slidechanged", "fragmentshown", "fragmenthidden"])
+    deck?.addEventListener(event, () => {
+      const step = all(".fragment.visible").length;
+      if (waits && step !== at) walk(step);
+    });
+  function go(way) {
+    if (waits) way < 0 ? Reveal.prevFragment() : Reveal.nextFragment();
+    else walk((at + way + steps.length) % steps.length);
   }
-  back?.addEventListener("click", () => go(at - 1));
-  next?.addEventListener("click", () => go(at + 1));
+  all("button").forEach((e, i) => e.addEventListener("click", () => go(2 * i - 1)));
   root.addEventListener("keydown", (event) => {
-    const { key, target } = event, isSlider = target.matches("input");
-    if (deck && (key.startsWith("Page") || (isSlider && key === " "))) target.blur(); // next slide
-    if (!key.startsWith("Arrow")) return;
-    event.stopPropagation(); // what the page would do
-    if (key === "ArrowLeft" && target.matches("button")) go(at - 1);
-    if (key === "ArrowRight" && target.matches("button")) go(at + 1);
+    const { key, target } = event, way = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (key.startsWith("Arrow")) event.stopPropagation(); // what the page would do
+    if (way && target.matches("button")) go(way);
+    const turns = key.startsWith("Page") || (key === " " && target.matches("input"));
+    if (deck && turns) target.blur(); // then the deck gets the key
   });
 
-  for (const input of inputs) input.addEventListener("input", () => show());
-  if (drag) {
-    const svg = all(".course-view > svg").at(-1), [low, high] = drag;
-    svg.dataset.drag = "";
-    const move = ({ buttons, clientX, clientY }) => {
-      const { x } = new DOMPoint(clientX, clientY).matrixTransform(svg.getScreenCTM().inverse());
-      if (buttons) inputs[0].value = Math.round(((x - low) / (high - low)) * inputs[0].max);
-      if (buttons) show();
+  for (const input of inputs) input.addEventListener("input", () => show(at));
+  if (lines.dot) {
+    const svg = all(".course-view > svg").at(-1);
+    svg.classList.add("drag");
+    const move = (event) => {
+      if (event.type === "pointerdown") svg.setPointerCapture(event.pointerId);
+      if (!svg.hasPointerCapture(event.pointerId)) return;
+      const { x } = new DOMPoint(event.clientX, 0).matrixTransform(svg.getScreenCTM().inverse());
+      const far = [lines.dot].flat().map((d) => (d ? Math.abs(parseFloat(d.slice(1)) - x) : 1e9));
+      inputs[0].value = far.indexOf(Math.min(...far));
+      show(at);
     };
     for (const event of ["pointerdown", "pointermove"]) svg.addEventListener(event, move);
-    svg.addEventListener("pointerdown", (event) => svg.setPointerCapture(event.pointerId));
   }
   root.classList.add("live");
-  root.querySelector(".course-controls").style.display = "";
+  root.querySelector(".course-controls").hidden = false;
   show(inputs.length || paper ? last : 0);
-  let before;
-  addEventListener("beforeprint", () => { before = at; show(last); });
-  addEventListener("afterprint", () => show(before));
+  addEventListener("beforeprint", () => {
+    const before = at;
+    show(last);
+    addEventListener("afterprint", () => show(before), { once: true });
+  });
 }

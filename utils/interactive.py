@@ -8,7 +8,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -20,16 +21,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from utils.drawing import GRAY, INK, add_up, describe, draw, number_texts, plain
+from utils.drawing import GRAY, add_up, describe, draw, number_texts, plain
 from utils.graph import Graph, GraphError, read_graph
 from utils.plotting import BLUE, VERMILION, plot_contours, shaped
 
-MAX_TENSORS, MAX_POSITIONS = 8, 101  # the boxes of more tensors cannot be read
-DRAWN_STEPS = 20  # of a path of descent
-HUGE, TINY = 1e150, 1e-11  # larger values are not drawn; smaller relative errors are rounding
+MAX_TENSORS = 8  # the boxes of more cannot be read
+DRAWN_STEPS, HIGHEST = 20, 1.5  # of a path of descent; of the factors per step
 STYLE = {"font.size": 13, "mathtext.fontset": "cm", "svg.hashsalt": "course"}
-STYLE |= {"axes.grid": True, "grid.alpha": 0.3, "axes.edgecolor": INK, "axes.labelcolor": INK}
-STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
+STYLE |= {"axes.grid": True, "grid.alpha": 0.3}
+STYLE |= {f"axes.spines.{side}": False for side in ("top", "right")}
+LINE = {"color": VERMILION, "linestyle": "-", "solid_capstyle": "round"}
+WORD = {"textcoords": "offset points", "xytext": (-2, 2), "ha": "right", "va": "bottom"}
+NUMBER = "font: bold 13px DejaVu Sans, Verdana, sans-serif; dominant-baseline: central; fill"
 SAFE = "!$'()*+,/:;<=>?@[]{|}~ "  # characters that need no escape in a URL between double quotes
 HINT = "This is a still picture. Run the cell, or trust the notebook, and you can play with it."
 
@@ -37,222 +40,176 @@ HINT = "This is a still picture. Run the cell, or trust the notebook, and you ca
 class LiveFigure:
     """HTML of pictures that follow sliders and steps, and the same in words.
 
-    `columns` holds, by key, a text for each position of the sliders. A template such as
-    "f = {value0}" takes its texts from there.
+    `walks` has, for each position of the sliders, the steps that the buttons go through. A step is
+    a sentence, and the parts of the picture that appear or change, with their texts.
     """
 
-    html, text = "", ""
-
-    def __init__(self, at: int):
-        self.at = at  # the position that is shown first
-        self.columns: dict[str, list[str]] = {}
-        self.frames = {"columns": self.columns, "paths": {}, "parts": {}, "slots": {}, "steps": []}
+    def __init__(self, xs: Sequence[float], start: float, walks: Sequence[Sequence]):
+        self.at = min(range(len(xs)), key=lambda i: abs(xs[i] - start), default=0)
+        self.controls, self.told = "", [say for say, _ in walks[self.at]]
+        self.frames = {"steps": [], "lines": {}, "sliders": []}
+        for steps in zip(*walks, strict=True):
+            says, parts = zip(*steps, strict=True)
+            texts = {part: _column([texts[part] for texts in parts]) for part in parts[0]}
+            self.frames["steps"].append([_column(says), texts])
 
     def _repr_mimebundle_(self, **_) -> dict[str, str]:
         return {"text/html": self.html, "text/plain": self.text}
 
-    def add_path(self, ax: Axes, gid: str, walks: Sequence[Sequence], width: float) -> None:
-        """Draw a line that has different points at each position; one point is a dot."""
-        style = {"color": VERMILION, "linestyle": "-", "solid_capstyle": "round"}
-        ax.plot(*zip(*walks[self.at], strict=True), gid=gid, linewidth=width, **style)
-        ax.apply_aspect()
-        self.frames["paths"][gid] = gid
-        self.columns[gid] = [_path(ax, walk) for walk in walks]
+    def add_slider(self, template: str, numbers: Sequence[float], at: int = 0) -> None:
+        """Add a slider for numbers, each with its text, which begins with number `at`."""
+        self.frames["sliders"].append([template.format(_number(number)) for number in numbers])
+        slider = f"<input type='range' max='{len(numbers) - 1}' value='{at}'>"
+        self.controls += f"<label><span></span>{slider}</label>"
 
-    def finish(self, title: str, pictures: Mapping[str, str], sliders: Sequence[tuple]) -> None:
+    def add_line(self, ax: Axes, gid: str, walks: Sequence[Sequence], width: float) -> None:
+        """Draw a line that has different points at each position; one point twice is a dot."""
+        ax.plot(*zip(*walks[self.at], strict=True), gid=gid, linewidth=width, **LINE)
+        ax.apply_aspect()
+        self.frames["lines"][gid] = _column([_path(ax, walk) for walk in walks])
+
+    def finish(self, title: str, pictures: Mapping[str, str]) -> None:
         """Put the HTML together, with the style and the script that stand beside this file.
 
-        `pictures` maps SVG to its text; a slider has a template, a number of positions, a start.
+        `pictures` maps SVG to its text.
         """
         css, js = (Path(__file__).with_suffix(end).read_text("utf-8") for end in (".css", ".js"))
         frames = json.dumps(self.frames, ensure_ascii=False, separators=(",", ":"))
-        told = [self._fill(step["say"]) for step in self.frames["steps"]]
-        controls = "".join(
-            f"<label><span data-say='{say}'></span>"
-            f"<input type='range' max='{count - 1}' value='{start}'></label>"
-            for say, count, start in sliders
-        )
-        if len(told) > 1:
-            controls += "<button type='button'>Back</button><button type='button'>Next</button>"
+        frames = escape(frames, quote=False).replace("'", "&#39;")
+        if len(self.told) > 1:
+            self.controls += "<button>Back</button><button>Next</button>"
         views = "".join(
             f"<div class='course-view' tabindex='0' role='group' aria-label='Picture'>"
             f'<img alt="{escape(alt)}" src="data:image/svg+xml,{quote(svg, SAFE)}"></div>'
             for svg, alt in pictures.items()
         )
-        self.text = f"{title}. {' '.join(told)}"
+        self.text = f"{title}. {' '.join(self.told)}"
         self.html = (
-            f"<figure class='course-figure' aria-label='{escape(title)}' "
-            f"data-lm-suppress-shortcuts='true' data-prevent-swipe='' "
-            f"data-frames='{escape(frames, quote=False).replace(chr(39), '&#39;')}'>"
-            f"<style>{css}</style><div class='course-controls' style='display:none'>{controls}"
-            f"</div><div class='course-said'><p role='status'>{escape(told[-1])}</p></div>"
-            f"<p class='course-hint'>{HINT}</p><div class='course-views'>{views}</div>"
-            f"<script>{js}</script></figure>"
+            f"<figure class='course-figure' aria-label='{escape(title)}' data-frames='{frames}' "
+            f"data-lm-suppress-shortcuts='true' data-prevent-swipe=''><style>{css}</style>"
+            f"<div class='course-controls' hidden>{self.controls}</div>"
+            f"<p role='status'>{escape(self.told[-1])}</p><p class='course-hint'>{HINT}</p>"
+            f"<div class='course-views'>{views}</div><script>{js}</script></figure>"
         )
-
-    def _fill(self, template: str) -> str:
-        """Return a template with the texts of the position that is shown first."""
-        return re.sub(r"{(\w+)}", lambda match: self.columns[match[1]][self.at], template)
 
 
 class LiveGraph(LiveFigure):
     """The graph of a computation, walked forward and then backward, one tensor per step.
 
     `source` is a Graph, or a function that takes a tensor x and returns what it computes on the
-    way, the output last: `{"z1": x**3, "f": x**3 - 3 * x}`. The function runs in float64 at each x
-    from `low` to `high`, `step` apart; a slider chooses x, and the tangent is drawn beside the
-    graph. `formulas` are in TeX, by name. Raises GraphError or ValueError, with what to change,
-    where there is no such graph, or none that can be read in a picture.
+    way, the output last: `{"z1": x**3, "f": x**3 - 3 * x}`. The function runs in float64 at each of
+    the numbers `xs`, rounded to 6 decimals. A slider chooses among them, beginning next to `start`,
+    and the tangent is drawn beside the graph. `formulas` are in TeX, by name. Raises GraphError or
+    ValueError, with what to change, where there is no such graph, or none that can be read in a
+    picture.
     """
 
+    @plt.style.context(STYLE, after_reset=True)
     def __init__(
         self,
-        source: Graph | Callable,
-        low: float = 0,
-        high: float = 0,
-        step: float = 0.05,
+        source: Graph | Callable[[Tensor], Mapping[str, Tensor]],
+        xs: Tensor | Sequence[float] | None = None,
         start: float = 0,
         formulas: Mapping[str, str] | None = None,
     ):
-        xs, at = _positions(low, high, step, start) if callable(source) else ([], 0)
-        super().__init__(at)
+        xs = _numbers("xs", xs) if callable(source) else []
         graphs = [_read(source, x, formulas) for x in xs] or [source]
-        _refuse_unreadable(graphs)
-        texts = [_texts(graph) for graph in graphs]
-        self.columns |= {key: [text[key] for text in texts] for key in texts[0]}
-        self.graph = graphs[at]
-        self._set_steps()
-        pictures, sliders = {self._draw_graph(): describe(self.graph, True)}, []
+        walks = [_walk(graph) for graph in graphs]
+        for x, graph, walk in zip(xs, graphs, walks, strict=False):
+            walk[-1][0] += f" {_tell_slope(x, graph)}"
+        if len(graphs[0].nodes) > MAX_TENSORS:
+            raise GraphError(f"{MAX_TENSORS} tensors are the most that can be read: name fewer")
+        uses = [[(edge.source.name, edge.target.name) for edge in graph.edges] for graph in graphs]
+        if any(use != uses[0] for use in uses):
+            raise GraphError("the graph differs from x to x: name only what is computed at every x")
+        super().__init__(xs, start, walks)
+        graph = graphs[self.at]
+        pictures = {self._draw_graph(graphs): describe(graph, True)}
         if xs:
+            self.add_slider("x = {}", xs, self.at)
             pictures[self._draw_curve(xs, graphs)] = "The curve over x, with its tangent."
-            sliders = [("x = {x}", len(xs), at)]
-        title = f"The computational graph of {self.graph.output.name}"
-        self.finish(f"{title}, in {len(self.frames['steps']) - 1} steps", pictures, sliders)
+        title = f"The computational graph of {graph.output.name}"
+        self.finish(f"{title}, in {len(self.told) - 1} steps", pictures)
 
-    def _set_steps(self) -> None:
-        """Say for each step what appears, what is at work, and what the accumulators hold."""
-        nodes, edges, parts = self.graph.nodes, self.graph.edges, self.frames["parts"]
-        self.frames["steps"] = [{"say": "Nothing is computed yet. Press Next.", "now": []}]
-        for i in reversed(range(len(nodes))):
-            arrows = [f"forward{k}" for k, edge in enumerate(edges) if edge.target is nodes[i]]
-            say = f"{nodes[i].title}: {nodes[i].name} = {{told{i}}}."
-            self._add_step("forward", i, [f"value{i}", *arrows], say, {})
-        sums = {f"sum{i}": "0" for i in range(len(nodes))}
-        for part in ("sum", "badge"):
-            parts |= {f"{part}{i}": len(nodes) + 1 for i in range(len(nodes))}
-        for i, node in enumerate(nodes):
-            sums[f"sum{i}"] = f"{{sum{i}}}"
-            say = f"d{self.graph.output.name}/d{node.name} = {{sum{i}}} is complete."
-            uses = [k for k, edge in enumerate(edges) if edge.target is node]
-            for k in uses:
-                j = nodes.index(edges[k].source)
-                say += f" {{grad{i}}} × {{factor{k}}} = {{sent{k}}} goes to {nodes[j].name}."
-                sums[f"sum{j}"] = f"{{now{k}}}"
-            shown = [f"{part}{k}" for k in uses for part in ("backward", "local")]
-            self._add_step("backward", i, shown, say, sums)
-
-    def _add_step(self, way: str, i: int, shown: Sequence[str], say: str, sums: Mapping) -> None:
-        """Add the step in which the pass visits node i, and from which on parts are shown."""
-        number = len(self.frames["steps"])
-        self.frames["parts"] |= dict.fromkeys(shown, number)
-        say = f"Step {number} of {2 * len(self.graph.nodes)}, {way}. {say}"
-        now = [f"box{i}", *(part for part in shown if part.startswith(way))]
-        self.frames["steps"].append({"say": say, "now": now, "sums": dict(sums)})
-
-    def _draw_graph(self) -> str:
-        """Return the graph as SVG, with room for the longest numbers."""
-        shown = number_texts(self.graph)
-        figure = draw(self.graph, {part: max(self.columns[part], key=len) for part in shown})
+    def _draw_graph(self, graphs: Sequence[Graph]) -> str:
+        """Return the graph as SVG, with room for the longest numbers, which the SVG has as text."""
+        texts = [number_texts(graph) for graph in graphs]
+        longest = {part: max((some[part] for some in texts), key=len) for part in texts[0]}
+        figure, numbers = draw(graphs[self.at], longest), ""
         [ax] = figure.axes
         for text in ax.texts:
             part, _, kind = text.get_gid().partition("-")
             if kind == "number":
+                text.set_visible(False)
+                [[x, y]] = _place(ax, [text.get_position()])
                 anchor = "start" if text.get_ha() == "left" else "middle"
-                x, y = ax.transData.transform(text.get_position()) * 72 / figure.dpi
-                place = round(x, 1), round(figure.get_figheight() * 72 - y, 1)
-                self.frames["slots"][part] = [*place, anchor]
-                text.set_text(shown[part])
-        return _svg(figure)
+                style = f'text-anchor="{anchor}" style="{NUMBER}: {text.get_color().lower()}"'
+                start = f'<text id="{part}-number" x="{x:.1f}" y="{y:.1f}" {style}>'
+                numbers += f"{start}{texts[self.at][part]}</text>"
+        return _svg(figure).replace("</svg>", f"{numbers}</svg>")
 
     def _draw_curve(self, xs: Sequence[float], graphs: Sequence[Graph]) -> str:
         """Return the curve as SVG, with its tangent and the point on it; infinities are gaps."""
         ys = [graph.output.value.item() for graph in graphs]
-        slopes = [graph["x"].grad.item() for graph in graphs]
-        rows = list(zip(xs, ys, slopes, strict=True))
-        self.columns["x"] = [_number(x) for x in xs]
-        self.columns["slope"] = [_tell_slope(self.graph.output.name, *row) for row in rows]
-        self.frames["steps"][-1]["say"] += " {slope}"
-        heights = [y if abs(y) < HUGE else math.nan for y in ys]
-        if all(map(math.isnan, heights)):
-            raise ValueError("the output is not a finite number at any x: choose a different range")
-        ax = _axes(4.6, xlabel="x", ylabel=self.graph.output.name)
-        ax.plot(xs, heights, color=BLUE, linestyle="-", linewidth=2.5)
+        ys = [y if abs(y) < 1e150 else math.nan for y in ys]  # larger ones cannot be drawn
+        ax = _axes(4.6, xlabel="x", ylabel=graphs[0].output.name)
+        ax.plot(xs, ys, color=BLUE, linestyle="-", linewidth=2.5)
         ax.set(xlim=ax.get_xlim(), ylim=ax.get_ylim())
         width, height = (float(np.ptp(limits)) for limits in (ax.get_xlim(), ax.get_ylim()))
         tangents = []
-        for x, y, slope in zip(xs, heights, slopes, strict=True):
+        for x, y, graph in zip(xs, ys, graphs, strict=True):
+            slope = graph["x"].grad.item()
             half = 0.25 * width / math.hypot(1, slope * width / height)
             tangents.append([(x - half, y - half * slope), (x + half, y + half * slope)])
-        self.add_path(ax, "tangent", tangents, 2)
-        dots = [[point, point] for point in zip(xs, heights, strict=True)]
-        self.add_path(ax, "dot", dots, 14)
-        self.frames["drag"] = _ends(ax, xs)
+        self.add_line(ax, "tangent", tangents, 2)
+        self.add_line(ax, "dot", [[point, point] for point in zip(xs, ys, strict=True)], 14)
         return _svg(ax.figure)
 
 
 class LiveDescent(LiveFigure):
     """Gradient descent on a quadratic loss of two weights, at a learning rate that you choose.
 
-    `loss` takes the weights; `descend` takes a learning rate from `low` to `high`, and returns a
-    path of shape (steps + 1, 2). If `momenta` are given, it takes one of them as well. Predicted is
-    the factor by which a step multiplies the error in the end, the largest |z| of the roots of
+    `loss` takes the weights. `descend` takes one of the learning rates `lrs`, and returns a path of
+    shape (steps + 1, 2). If `momenta` are given, it takes one of them as well. Predicted is the
+    factor by which a step multiplies the error in the end, the largest |z| of the roots of
     z² - (1 + β - αλ) z + β for both curvatures λ; without momentum, it is max |1 - αλ|. Measured is
     how much the largest error shrinks per step, from the second to the last third of the path.
     Raises ValueError for other losses and paths.
     """
 
+    @plt.style.context(STYLE, after_reset=True)
     def __init__(
         self,
         loss: Callable[[Tensor], Tensor],
         descend: Callable[..., Tensor],
-        low: float,
-        high: float,
-        step: float = 0.05,
+        lrs: Tensor | Sequence[float],
         start: float = 0,
-        momenta: Sequence[float] = (),
+        momenta: Tensor | Sequence[float] = (),
     ):
-        lrs, at = _positions(low, high, step, start)
-        super().__init__(at)
-        pairs = [(lr, beta) for beta in momenta or [0] for lr in lrs]
-        paths = [descend(*pair) if momenta else descend(pair[0]) for pair in pairs]
-        paths = [shaped("descend(lr)", path, "n", 2).double() for path in paths]
+        lrs, momenta = _numbers("lrs", lrs), _numbers("momenta", momenta)
+        choices = [(lr, beta) for beta in momenta for lr in lrs] or [(lr,) for lr in lrs]
+        paths = [shaped("descend(lr)", descend(*choice), "n", 2).double() for choice in choices]
         self.minimum, self.curvatures = _bowl(loss, paths[0][0])
         measured = [_measure(path - self.minimum) for path in paths]
-        self.columns["alpha"] = [_number(lr) for lr, _ in pairs]
-        self.columns["beta"] = [_number(beta) for _, beta in pairs]
-        self.columns["tell"] = [
-            self._tell(*pair, m) for pair, m in zip(pairs, measured, strict=True)
-        ]
-        self.frames["steps"] = [{"say": "{tell}", "now": []}]
+        told = map(self._tell, measured, *zip(*choices, strict=True))
+        super().__init__(lrs, start, [[[say, {}]] for say in told])
+        self.add_slider("learning rate α = {}", lrs, self.at)
+        if momenta:
+            self.add_slider("momentum β = {}", momenta)
         pictures = {
             self._draw_paths(loss, paths): "The path of gradient descent on level sets.",
-            self._draw_factors(lrs, momenta or [0], measured): "The factor per step over α.",
+            self._draw_factors(lrs, momenta, measured): "The factor per step over α.",
         }
-        sliders = [("learning rate α = {alpha}", len(lrs), at)]
-        sliders += [("momentum β = {beta}", len(momenta), 0)] if momenta else []
-        self.finish("Gradient descent on a quadratic loss", pictures, sliders)
+        self.finish("Gradient descent on a quadratic loss", pictures)
 
-    def _tell(self, lr: float, beta: float, measured: float) -> str:
+    def _tell(self, measured: float, lr: float, beta: float = 0) -> str:
         """Return in words what descent does at a learning rate and a momentum."""
         factor = self._factor(lr, beta)
-        fate = "diverges" if factor > 1 else "converges"
-        if math.isclose(factor, 1):
-            fate = "neither converges nor diverges"
-        elif factor < 1 and not beta:
-            is_smooth = lr * self.curvatures[1] <= 1
-            fate += " without jumping" if is_smooth else " while jumping across the valley"
-        ending = f"by {_number(factor, 3)} in theory, and by {_number(measured, 3)} on this path."
-        return f"Descent {fate}. In the end, a step multiplies the error {ending}"
+        fate = "converges" if factor < 1 else "does not converge"
+        if factor < 1 and not beta:
+            fate += " without jumping" if lr * self.curvatures[1] <= 1 else " while jumping"
+        factors = f"{_number(factor, 3)} in theory, {_number(measured, 3)} on this path"
+        return f"Descent {fate}. In the end, a step multiplies the error by {factors}."
 
     def _factor(self, lr: float, beta: float) -> float:
         """Return by which factor a step multiplies the error in the end, in theory."""
@@ -260,100 +217,103 @@ class LiveDescent(LiveFigure):
         return float(np.abs(roots).max())
 
     def _draw_paths(self, loss: Callable, paths: Sequence[Tensor]) -> str:
-        """Return the paths on level sets as SVG, each up to its first point that is far away."""
+        """Return the first steps of the paths on level sets as SVG."""
         (a, b), ax = self.minimum.tolist(), _axes(4.3)
-        distance = (paths[0][0] - self.minimum).abs().max().item()
-        reach = 1.3 * distance if distance > TINY else 1.0
+        reach = 1.3 * (paths[0][0] - self.minimum).abs().max().item()
         plot_contours(loss, (a - reach, a + reach), (b - reach, b + reach), ax)
-        ax.plot(a, b, "*", color=INK, markersize=14)
-        walks = []
-        for path in paths:
-            near = (path - self.minimum).norm(dim=1) < 3 * reach
-            walks.append(path[: min(DRAWN_STEPS, int(near.cumprod(0).sum())) + 1].tolist())
-        self.add_path(ax, "path", walks, 1.5)
-        dots = [point for w in walks[self.at] for point in (w, w, (math.nan, math.nan))]
-        self.add_path(ax, "dots", [dots] * len(paths), 8)
-        self.frames["paths"]["dots"] = "path"  # at the points of the path
-        del self.columns["dots"]
+        ax.plot(a, b, "*k", markersize=14)
+        walks = [path[: DRAWN_STEPS + 1].tolist() for path in paths]
+        self.add_line(ax, "path", walks, 1.5)
+        dots = np.repeat(walks[self.at], 3, axis=0)
+        dots[2::3] = math.nan  # the script draws them at the points of the path
+        ax.plot(*dots.T, gid="dots", linewidth=8, **LINE)
         return _svg(ax.figure)
 
-    def _draw_factors(self, lrs: list, momenta: Sequence[float], measured: Sequence[float]) -> str:
+    def _draw_factors(
+        self, lrs: Sequence[float], momenta: Sequence[float], measured: Sequence[float]
+    ) -> str:
         """Return the predicted and the measured factor per step over the learning rate as SVG."""
-        ax, (mu, L) = (
-            _axes(5.8, xlabel="learning rate α", ylabel="factor per step"),
-            self.curvatures,
-        )
+        ax = _axes(5.8, xlabel="learning rate α", ylabel="factor per step")
+        mu, L = self.curvatures
+        guides = {"2/(L + μ)": 2 / (L + mu), "2/L": 2 / L}
+        guides |= {f"2(1 + {beta:g})/L": 2 * (1 + beta) / L for beta in momenta if beta}
         ax.axhline(1, color=GRAY, linestyle=":", linewidth=1.5)
-        for beta in momenta:
-            corner = 2 / (L + mu)  # for β = 0, the curve of many points would be blunt there
-            line = sorted([*np.linspace(lrs[0], lrs[-1], 201), corner])
-            factors = [self._factor(lr, beta) for lr in line]
-            ax.plot(line, factors, color=BLUE, linestyle="-", linewidth=2.5)
-            places = {f"2(1 + {beta})/L" if beta else "2/L": 2 * (1 + beta) / L}
-            for name, lr in (places if beta else places | {"2/(L + μ)": corner}).items():
-                ax.axvline(lr, color=GRAY, linestyle=":", linewidth=1.5)
-                style = {"rotation": 90, "ha": "right", "va": "bottom", "color": INK, "size": 13}
-                ax.annotate(name, (lr, 0.03), (-2, 0), textcoords="offset points", **style)
-        ax.set(xlim=(lrs[0], lrs[-1]), ylim=(0, min(1.5, max(1.2, ax.get_ylim()[1]))))
-        dots = [[spot, spot] for spot in zip(list(lrs) * len(momenta), measured, strict=True)]
-        self.add_path(ax, "dot", dots, 14)
-        self.frames["drag"] = _ends(ax, lrs)
+        for name, lr in guides.items():
+            ax.axvline(lr, color=GRAY, linestyle=":", linewidth=1.5)
+            ax.annotate(name, (lr, 0), rotation=90, **WORD)
+        line = sorted([*np.linspace(lrs[0], lrs[-1], 201), *guides.values()])  # with exact corners
+        for beta in momenta or [0]:
+            points = [(lr, self._factor(lr, beta)) for lr in line]
+            ax.plot(*zip(*points, strict=True), color=BLUE, linestyle="-", linewidth=2.5)
+            if beta in momenta:  # a name where its curve leaves the picture
+                end = max(p for p in points if p[0] <= lrs[-1] and p[1] <= HIGHEST)
+                ax.annotate(f"β = {beta:g}", end, **WORD)
+        ax.set(xlim=(lrs[0], lrs[-1]), ylim=(0, HIGHEST))
+        spots = zip(lrs * max(1, len(momenta)), measured, strict=True)
+        self.add_line(ax, "dot", [[spot, spot] for spot in spots], 14)
         return _svg(ax.figure)
 
 
-def _positions(low: float, high: float, step: float, start: float) -> tuple[list[float], int]:
-    """Return the numbers of a slider, and which of them is next to `start`."""
-    if not (0 < high - low < math.inf and step > 0):
-        raise ValueError(f"low {low} must be less than high {high}, and step {step} positive")
-    count = math.floor((high - low) / step + 1e-6) + 1
-    if not 2 <= count <= MAX_POSITIONS:
-        raise ValueError(f"a slider has 2 to {MAX_POSITIONS} positions, not {count}: change step")
-    decimals = 9 - math.floor(math.log10(step))
-    grid = [round(low + i * step, decimals) for i in range(count)]
-    return grid, min(range(count), key=lambda i: abs(grid[i] - start))
+def _numbers(name: str, numbers: Tensor | Sequence[float]) -> list[float]:
+    """Return a slider's numbers, rounded, so that those of float32 are 0.3 and 0 again."""
+    return [round(number, 6) + 0 for number in shaped(name, numbers, "n").tolist()]
 
 
 def _read(function: Callable, x: float, formulas: Mapping[str, str] | None) -> Graph:
     """Return the graph of what a function of one number computes at x."""
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     named = function(leaf)
-    if not isinstance(named, Mapping) or not named:
+    if not isinstance(named, Mapping):
         raise ValueError('the function must return named tensors, the output last: {"f": x**3}')
-    if named.get("x", leaf) is not leaf:
-        raise ValueError("x is the slider's number: give the tensor called x a different name")
-    try:
-        return read_graph([*named.values()][-1], {"x": leaf, **named}, formulas=formulas)
-    except GraphError as error:
-        raise GraphError(f"at x = {x}, {error}") from None
+    return read_graph([*named.values()][-1], {**named, "x": leaf}, formulas=formulas)
 
 
-def _refuse_unreadable(graphs: Sequence[Graph]) -> None:
-    """Raise GraphError where there is nothing to walk, too much to read, or no single picture."""
-    number_texts(graphs[0])  # raises it for what is no Graph
-    uses = [[(edge.source.name, edge.target.name) for edge in graph.edges] for graph in graphs]
-    if not uses[0]:
-        raise GraphError("the output is itself a leaf tensor: compute something from it first")
-    if len(graphs[0].nodes) > MAX_TENSORS:
-        raise GraphError(f"more than {MAX_TENSORS} tensors cannot be read in a picture: name fewer")
-    if any(use != uses[0] for use in uses):
-        raise GraphError("the graph differs from x to x: name only what is computed at every x")
+def _walk(graph: Graph) -> list[list]:
+    """Return the steps through a graph, first forward, then backward."""
+    texts, nodes = number_texts(graph), graph.nodes
+    steps = [["Nothing is computed yet. Press Next.", {f"box{i}": "" for i in range(len(nodes))}]]
+    for i, node in reversed([*enumerate(nodes)]):
+        arrows = {f"forward{k}": "" for k, edge in enumerate(graph.edges) if edge.target is node}
+        say = f"forward. {node.title}: {node.name} = {plain(node.value)}."
+        steps.append([say, {f"box{i}": "", f"value{i}": texts[f"value{i}"], **arrows}])
+    steps += _walk_backward(graph, texts)
+    for number, step in enumerate(steps[1:], 1):
+        step[0] = f"Step {number} of {len(steps) - 1}, {step[0]}"
+    return steps
 
 
-def _texts(graph: Graph) -> dict[str, str]:
-    """Return the numbers of a graph as texts, for its picture and for sentences."""
-    texts, sums = number_texts(graph), {}
-    for i, node in enumerate(graph.nodes):
-        texts |= {f"told{i}": plain(node.value), f"grad{i}": plain(node.grad)}
-    for k, edge in enumerate(graph.edges):
-        local, before = plain(edge.local), sums.get(edge.source)
-        if edge.local.numel() > 1:
-            local = f"∂{edge.target.name}/∂{edge.source.name}"
-        sent, total = plain(edge.sent), edge.sent if before is None else before + edge.sent
-        texts |= {f"factor{k}": f"({local})" if local.startswith("−") else local, f"sent{k}": sent}
-        has_room = "=" in texts[f"sum{graph.nodes.index(edge.source)}"] and before is not None
-        texts[f"now{k}"] = add_up([plain(before), sent], plain(total)) if has_room else plain(total)
-        sums[edge.source] = total
-    return texts
+def _walk_backward(graph: Graph, texts: Mapping[str, str]) -> Iterator[list]:
+    """Yield a step for each tensor whose gradient is complete, with what it sends to others."""
+    nodes, arrived = graph.nodes, Counter()
+    parts = {f"{part}{i}": "0" for part in ("badge", "sum") for i in range(len(nodes))}
+    for i, node in enumerate(nodes):
+        total = texts[f"sum{i}"] or plain(node.grad)
+        say = f"backward. d{graph.output.name}/d{node.name} = {total} is complete."
+        parts |= {f"box{i}": "", f"sum{i}": texts[f"sum{i}"]}
+        for k, edge in enumerate(graph.edges):
+            if edge.target is node:
+                source, j = edge.source, nodes.index(edge.source)
+                arrived[source] += 1
+                gathered = source.parts[: arrived[source]]
+                parts |= {f"backward{k}": "", f"local{k}": texts[f"local{k}"]}
+                parts[f"sum{j}"] = plain(sum(gathered))
+                if len(gathered) > 1 and "=" in texts[f"sum{j}"]:  # there is room for it
+                    parts[f"sum{j}"] = add_up(map(plain, gathered), parts[f"sum{j}"])
+                local = f"∂{node.name}/∂{source.name}"
+                if edge.local.numel() == 1:
+                    local = re.sub("^−.*", r"(\g<0>)", plain(edge.local))
+                product = f"{plain(node.grad)} × {local} = {plain(edge.sent)}"
+                say += f" {product} goes to {source.name}."
+        yield [say, parts]
+        parts = {}
+
+
+def _tell_slope(x: float, graph: Graph) -> str:
+    """Return in words what the function does at a point."""
+    y, slope = graph.output.value.item(), graph["x"].grad.item()
+    gap = "" if math.isfinite(y) and math.isfinite(slope) else " No tangent is drawn."
+    at = f"At x = {_number(x)}, {graph.output.name} = {_number(y)}"
+    return f"{at}, with slope {_number(slope)}.{gap}"
 
 
 def _bowl(loss: Callable[[Tensor], Tensor], w: Tensor) -> tuple[Tensor, list[float]]:
@@ -361,64 +321,53 @@ def _bowl(loss: Callable[[Tensor], Tensor], w: Tensor) -> tuple[Tensor, list[flo
     hessian, elsewhere = (torch.func.hessian(loss)(point) for point in (w, w + 1))
     if hessian.shape != (2, 2) or not torch.allclose(hessian, elsewhere):
         raise ValueError("the loss must be quadratic in two weights, as that of least squares")
-    curvatures = torch.linalg.eigvalsh(hessian).tolist()
-    if not curvatures[0] > 0:
-        raise ValueError("the loss has no single minimum: give the data independent columns")
-    return w - torch.linalg.solve(hessian, torch.func.grad(loss)(w)), curvatures
+    minimum = w - torch.linalg.solve(hessian, torch.func.grad(loss)(w))
+    return minimum, torch.linalg.eigvalsh(hessian).tolist()
 
 
 def _measure(offsets: Tensor) -> float:
     """Return the factor per step as measured before rounding or overflow, or nan."""
     errors = offsets.norm(dim=1)
-    count = int(((errors > TINY) & (errors < HUGE)).cumprod(0).sum()) // 3
+    count = int(((errors > 1e-11) & (errors < torch.inf)).cumprod(0).sum()) // 3
     if not count:
         return math.nan
     before, last = errors[count : 2 * count].max(), errors[2 * count : 3 * count].max()
     return (last / before).item() ** (1 / count)
 
 
-def _tell_slope(f: str, x: float, y: float, slope: float) -> str:
-    """Return in words what the function does at a point."""
-    at = f"At x = {_number(x)}, {f} = {_number(y)}"
-    if not math.isfinite(y):
-        return f"{at} is not a finite number, and the curve has a gap."
-    if not math.isfinite(slope):
-        return f"{at}, but PyTorch's slope is {_number(slope)}, and no tangent is drawn."
-    does = "is level" if slope == 0 else "falls" if slope < 0 else "rises"
-    return f"{at} {does}: the slope is {_number(slope)}."
-
-
 def _axes(width: float, **labels: str) -> Axes:
-    """Return the Axes of a new picture, `width` inches wide; its SVG is in points."""
-    with plt.style.context(STYLE, after_reset=True):
-        figure = plt.figure(figsize=(width, 4.2), dpi=72, layout="none")
-        ax = figure.add_axes((0.8 / width, 0.14, 1 - 0.95 / width, 0.83), **labels)
-    ax.tick_params(colors=INK, length=0)
-    return ax
+    """Return the Axes of a new picture, `width` inches wide."""
+    figure = plt.figure(figsize=(width, 4.2), layout="none")
+    return figure.add_axes((0.8 / width, 0.14, 1 - 0.95 / width, 0.8), **labels)
+
+
+def _place(ax: Axes, points: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Return points of a picture in the units of its SVG."""
+    places = ax.transData.transform(points) * 72 / ax.figure.dpi
+    places[:, 1] = 72 * ax.figure.get_figheight() - places[:, 1]
+    return places.round(6)  # the rest differs from processor to processor
 
 
 def _path(ax: Axes, points: Sequence[tuple[float, float]]) -> str:
     """Return a line through points as SVG, without those that are infinite or far away."""
     with np.errstate(invalid="ignore"):
-        places = ax.transData.transform(points)
-    places[:, 1] = ax.figure.bbox.height - places[:, 1]
+        places = _place(ax, points)
     near = places[(abs(places) < 1e4).all(axis=1)]
     return "M" * bool(len(near)) + "L".join(f"{x:.1f} {y:.1f}" for x, y in near)
 
 
-def _ends(ax: Axes, xs: Sequence[float]) -> list[float]:
-    """Return where the slider's first and last number are in a picture, for dragging."""
-    return [round(ax.transData.transform((x, 0))[0], 1) for x in (xs[0], xs[-1])]
+def _column(texts: Sequence[str]) -> Sequence[str] | str:
+    """Return one text if all positions have the same."""
+    return texts[0] if len(set(texts)) == 1 else texts
 
 
 def _svg(figure: Figure) -> str:
     """Return a figure as SVG, the same each time, and close it."""
-    file, nothing = io.StringIO(), dict.fromkeys(["Creator", "Date", "Format", "Type"])
-    with plt.style.context(STYLE, after_reset=True):
-        figure.savefig(file, format="svg", metadata=nothing)
+    file = io.StringIO()
+    figure.savefig(file, format="svg")
     plt.close(figure)
     svg = file.getvalue()[file.getvalue().index("<svg") :]
-    svg = re.sub(r"<!--.*?-->|<style.*?</style>|(?<=>)\s+", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->|<(style|metadata).*?</\1>|(?<=>)\s+", "", svg, flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.4g}", svg))
 
 

@@ -2,8 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise, product
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -34,28 +33,22 @@ def set_style() -> None:
             "axes.spines.right": False,
             "axes.spines.top": False,
             "figure.constrained_layout.use": True,
-            "figure.dpi": 100,
             "figure.figsize": (8, 4.5),
             "font.size": 13,
             "grid.alpha": 0.3,
             "lines.linewidth": 2.5,
-            "savefig.dpi": 100,
         }
     )
 
 
-def show(fig: Figure, alt: str = "", save: str | None = None) -> None:
+def show(fig: Figure, alt: str, save: str | None = None) -> None:
     """Display a figure once, as PNG with alternative text, and close it.
 
     The picture has twice the pixels of its size on the page, for sharp letters on a projector, and
     COLORS colors, which makes its file small. Its text is the output's `text/plain`, which nbval
     compares, and `alt` in its metadata, for slides and web pages. `save` is its name in `figures/`,
-    where `make refresh` copies it. Raises TypeError for what is no figure or no text.
+    where `make refresh` copies it.
     """
-    if not isinstance(fig, Figure) or not alt or not isinstance(alt, str):
-        raise TypeError(
-            'show needs a Figure and its text: show(ax.figure, "..."), show(*draw_graph(graph))'
-        )
     plt.close(fig)
     width, height = (round(100 * inches) for inches in fig.get_size_inches())
     fig.set_dpi(200)
@@ -70,24 +63,16 @@ def show(fig: Figure, alt: str = "", save: str | None = None) -> None:
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)
 
 
-def plot_function(
-    x: Tensor, y: Tensor, label: str | None = None, ax: Axes | None = None, **line
-) -> Axes:
+def plot_function(x: Tensor, y: Tensor, ax: Axes | None = None, **line) -> Axes:
     """Return the Axes with y drawn against x; `line` goes to Matplotlib's `plot`."""
-    ax, x = _axes(ax, label), shaped("x", x, "n")
-    ax.plot(x, shaped("y", y, len(x)), label=label, **line)
-    if label:
-        ax.legend()
+    ax, x = _axes(ax), shaped("x", x, "n")
+    ax.plot(x, shaped("y", y, len(x)), **line)
     return ax
 
 
-def _axes(ax: Axes | None, label: str | None = None, **figure) -> Axes:
-    """Return `ax`, or new Axes if there are none; raise TypeError for what is no Axes."""
-    if isinstance(label, Axes):
-        raise TypeError("the label, a text, comes before the Axes")
-    if ax is not None and not isinstance(ax, Axes):
-        raise TypeError("ax must be one Axes: give ax of fig, ax = plt.subplots(), or axes[0]")
-    return ax or plt.subplots(**figure)[1]
+def _axes(ax: Axes | None, **figure) -> Axes:
+    """Return `ax`, or the Axes of a new figure if there are none."""
+    return plt.subplots(**figure)[1] if ax is None else ax
 
 
 def shaped(name: str, value: Tensor, *sides: int | str) -> Tensor:
@@ -101,29 +86,6 @@ def shaped(name: str, value: Tensor, *sides: int | str) -> Tensor:
         wanted = ", ".join(map(str, sides))
         raise ValueError(f"{name} must have shape ({wanted}), not {tuple(data.shape)}")
     return data
-
-
-def plot_network(layers: Mapping[str, int], ax: Axes | None = None) -> Axes:
-    """Return the Axes with a network drawn from left to right, one line for each weight.
-
-    `layers` maps the name of a layer to its number of units: {"x": 2, "h": 5, "z": 1}.
-    """
-    ax = _axes(ax, figsize=(8, 4.2))
-    spots = [
-        [(2.5 * column, (count - 1) / 2 - row) for row in range(count)]
-        for column, count in enumerate(layers.values())
-    ]
-    for left, right in pairwise(spots):
-        for start, end in product(left, right):
-            ax.plot(*zip(start, end, strict=True), color=BLUE, linestyle="-", linewidth=1.5)
-    for (name, count), units in zip(layers.items(), spots, strict=True):
-        for number, spot in enumerate(units, 1):
-            label = f"${name}_{{{number}}}$" if count > 1 else f"${name}$"
-            ax.scatter(*spot, s=900, c="white", edgecolors=BLACK, linewidths=2, zorder=2)
-            ax.text(*spot, label, fontsize=16, ha="center", va="center")
-    ax.margins(0.15)
-    ax.axis("off")
-    return ax
 
 
 def plot_contours(
@@ -140,10 +102,7 @@ def plot_contours(
     ax = _axes(ax)
     sides = [torch.linspace(*limits, 120, dtype=torch.float64) for limits in (xlim, ylim)]
     a, b = torch.meshgrid(*sides, indexing="xy")
-    try:
-        values = torch.func.vmap(f)(torch.stack([a, b], -1).view(-1, 2))
-    except (RuntimeError, ValueError) as error:
-        raise ValueError("f must map (2,) to one number, with torch.where instead of if") from error
+    values = torch.func.vmap(f)(torch.stack([a, b], -1).view(-1, 2))
     values = shaped("f(w) for all w", values, a.numel())
     low, high = values.aminmax()
     if not 0 < high - low < torch.inf:

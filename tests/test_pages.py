@@ -131,7 +131,7 @@ def test_search_leads_to_the_section_that_has_the_word(page: Page, site: Path) -
     link = page.locator("#search-results a[href*='#section-']").first
     place = link.get_attribute("href").split("#")[1]
     link.click()
-    assert "retain_graph" in page.text_content(f"section:has(> #{place}), #{place}")
+    page.wait_for_selector(f"section#{place}:has-text('retain_graph')")
 
 
 def test_outputs_and_downloads_are_those_of_the_notebooks(site: Path) -> None:

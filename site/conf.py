@@ -1,19 +1,17 @@
 """Sphinx configuration of the web edition, which `make site` builds into build/site/."""
 
-import json
-import os
 import re
 import shutil
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import nbformat
+from docutils import nodes
+from sphinx.builders.html import StandaloneHTMLBuilder
 
 from utils.course import REPO_URL, ROOT
 
 PAGES = ["site/*.md", "notebooks/*.ipynb", "figures/*.png"]
 DOWNLOAD = ["notebooks/*.*", "utils/*.*", "data/README.md", "requirements.txt", "LICENSE"]
-GITHUB = os.environ.get("GITHUB_REPOSITORY")  # owner/name, where GitHub builds the site
-repository = REPO_URL or (f"https://github.com/{GITHUB}" if GITHUB else "")
 
 project = html_title = "Computing gradients in PyTorch"
 copyright = "2026, the authors of the course. Code: MIT License; prose and figures: CC BY 4.0"
@@ -28,7 +26,7 @@ html_theme = "sphinx_book_theme"
 html_static_path = ["_static", str(ROOT / "node_modules/mathjax/es5" / mathjax_path)]
 html_css_files, html_js_files = ["course.css"], [("course.js", {"defer": ""})]
 html_favicon = "_static/icon.svg"
-html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
+html_context = {"default_mode": "auto", "link_suffix": ""}  # the reader's light; see SectionSearch
 html_sourcelink_suffix = ""
 html_show_search_summary = False  # summaries are fetched, which a browser refuses to file://
 html_theme_options = {
@@ -39,9 +37,21 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
     "repository_branch": "main",
-    "repository_url": repository,
-    "use_repository_button": bool(repository),
+    "repository_url": REPO_URL,
+    "use_repository_button": bool(REPO_URL),
 }
+
+
+class SectionSearch(StandaloneHTMLBuilder):
+    """Sphinx's HTML builder, whose search leads to sections and not only to pages."""
+
+    def index_page(self, page, doctree, title):
+        """Put every section of a page into the index, under its address."""
+        self.indexer.prune = lambda pages: None  # it would remove what is not a page
+        for part in doctree.findall(nodes.section):
+            address = f"{page}.html" + (f"#{part['ids'][0]}" if part.parent is not doctree else "")
+            children = [e.deepcopy() for e in part if not isinstance(e, nodes.section)]
+            self.indexer.feed(address, page, part[0].astext(), nodes.section("", *children))
 
 
 def setup(app):
@@ -57,6 +67,7 @@ def setup(app):
     (app.srcdir / "hero.html").write_text(hero, "utf-8")
     if REPO_URL:
         app.tags.add("colab")
+    app.add_builder(SectionSearch, override=True)
     app.connect("source-read", prepare)
 
 
@@ -65,14 +76,3 @@ def prepare(app, page, content):
     text = re.sub(r"\.\./(site|notebooks|figures)/", "", content[0])
     text = re.sub(r'"<a id=\\"([\w-]+)\\"></a>', r'"(\1)=', text)
     content[0] = re.sub(r'"(## (\d\.\d+) )', r'"(section-\2)=\\n\1', text)
-    if text.startswith("{"):
-        content[0] = fold_drawings(json.loads(content[0]))
-
-
-def fold_drawings(notebook):
-    """Fold the code of pictures, so that a picture follows the sentence that leads to it."""
-    for cell in notebook["cells"]:
-        tags, outputs = cell["metadata"].get("tags", []), cell.get("outputs", [])
-        if "slide-output" in tags and any("image/png" in o.get("data", {}) for o in outputs):
-            tags.append("hide-input")
-    return json.dumps(notebook)

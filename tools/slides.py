@@ -1,7 +1,7 @@
 """Build build/slides/: each notebook as one HTML deck that needs no network, and as a PDF.
 
 A cell's slide type says where a slide begins and what is skipped or spoken. The tag `slide-output`
-hides a cell's code. A solution follows its task, wherever the notebook has it.
+hides a cell's code, and `solution` moves a cell behind the cell with the same call of `check`.
 """
 
 import html
@@ -27,31 +27,21 @@ def prepare(cell: nbformat.NotebookNode) -> None:
     cell.metadata.setdefault("slideshow", {"slide_type": "skip"})
 
 
-def put_below_its_task(solution: nbformat.NotebookNode, cells: list[nbformat.NotebookNode]) -> None:
-    """Move a solution behind the cell with the same call of `check`, and behind its hints."""
-    cells.remove(solution)
-    call = re.search(r'check\(".*?"', solution.source)[0]
-    place = next(i for i, cell in enumerate(cells) if call in cell.source) + 1
-    while place < len(cells) and cells[place].metadata.slideshow["slide_type"] == "notes":
-        place += 1
-    cells.insert(place, solution)
-
-
-def opening(path: Path, notebook: nbformat.NotebookNode) -> str:
-    """Return what the title slide shows below its text: the first picture, and all decks."""
-    pictures = [
-        f'<img src="data:image/png;base64,{"".join(output.data["image/png"].split())}"'
-        f' alt="{html.escape(" ".join(output.metadata["image/png"]["alt"].split()))}">'
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
-    decks = "<p>Computing gradients in PyTorch</p>"
+def add_opening(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Show below the title the live figure of a function, or the first picture, and all decks."""
+    seen = [(cell, str(cell.get("outputs", ""))) for cell in notebook.cells]
+    live = [cell for cell, text in seen if "LiveGraph(" in cell.source and "<input" in text]
+    still = [cell for cell, text in seen if "'image/png'" in text]
+    decks = "<nav><p>Computing gradients in PyTorch</p>"
     for other in sorted(path.parent.glob("*.ipynb")):
         title = nbformat.read(other, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         here = ' aria-current="page"' if other == path else ""
         decks += f'<a href="{other.stem}.html"{here}>{html.escape(title)}</a>'
-    return f'\n\n<div class="opening">{"".join(pictures[:1])}<nav>{decks}</nav></div>'
+    metadata = {"slideshow": {"slide_type": "-"}, "tags": ["slide-output", "slide-picture"]}
+    notebook.cells[1:1] = [
+        nbformat.v4.new_code_cell(outputs=(live + still)[0].outputs, metadata=metadata),
+        nbformat.v4.new_markdown_cell(f"{decks}</nav>", metadata=metadata),
+    ]
 
 
 def build(path: Path, folder: Path) -> Path:
@@ -59,10 +49,7 @@ def build(path: Path, folder: Path) -> Path:
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         prepare(cell)
-    for cell in list(notebook.cells):
-        if cell.cell_type == "code" and "solution" in cell.metadata.get("tags", []):
-            put_below_its_task(cell, notebook.cells)
-    notebook.cells[0].source += opening(path, notebook)
+    add_opening(notebook, path)
     exporter = SlidesExporter(
         config=Config(CSSHTMLHeaderPreprocessor={"style": "a11y-high-contrast-light"}),
         template_name="deck",

@@ -1,34 +1,40 @@
 // A Predict waits for its reader: what follows it, from the first output on, opens with a button.
 function ask(question) {
   const answers = [], button = document.createElement("button");
-  button.className = "btn btn-primary btn-sm mt-2";
+  button.className = "btn btn-sm mt-2";
   button.textContent = "Reveal";
   function reveal() {
     for (const answer of answers) answer.hidden = false;
     button.remove();
   }
   button.addEventListener("click", reveal);
-  button.addEventListener("beforematch", reveal);
   addEventListener("beforeprint", reveal);
   question.append(button);
-  return answers;
+  return (answer) => {
+    answers.push(answer);
+    answer.hidden = "until-found"; // a search within the page opens it, and all others
+    answer.addEventListener("beforematch", reveal);
+  };
 }
 
 for (const section of document.querySelectorAll(".bd-article section")) {
-  const all = [];
-  let answers = [], asked = null;
+  let hide = () => {}, next = null;
   for (const element of section.children) {
     if (element.matches("section")) break;
-    answers.push(element);
-    const output = asked && element.querySelector(".cell_output");
-    if (element.matches("blockquote") && element.innerText.startsWith("Predict")) {
-      all.push((asked = ask(element)));
-    } else if (output) {
-      asked.push(output);
-      [answers, asked] = [asked, null];
+    hide(element);
+    const output = next && element.querySelector(".cell_output");
+    if (element.matches("blockquote")) next = ask(element);
+    else if (output) {
+      next(output);
+      [hide, next] = [next, null];
     }
   }
-  for (const answer of all.flat()) answer.hidden = "until-found"; // a search within the page opens it
+}
+
+// The code of a picture is folded, so that the picture follows the sentence that leads to it.
+for (const code of document.querySelectorAll(".tag_slide-output:has(a > img) .cell_input")) {
+  code.insertAdjacentHTML("beforebegin", "<details><summary>Show the code</summary></details>");
+  code.previousSibling.append(code);
 }
 
 // The contents at the side follow the reader: the theme marks only headings that are in view.

@@ -1,57 +1,62 @@
-// When the formulas stand: fit the pictures to their slides, then hand over to reveal.js.
-const HEIGHT = 720, WIDTH = 1168, SMALLEST = 240, GROWTH = 1.5, CODE = { smallest: 19, largest: 28 };
+// When the formulas stand: fit pictures and text to their slides, then hand over to reveal.js.
+const WIDTH = 1168, HEIGHT = 720, SMALLEST = 240, GROWTH = 1.5;
+
+// Each solution follows the task with the same call of check, wherever the notebook has it.
+function move(solution, slides) {
+  const [call] = /check\(".*?"/.exec(solution.textContent);
+  slides.find((slide) => slide.textContent.includes(call)).after(solution);
+}
+
+// Every slide has a title, and slides with one title are numbered.
+function title(slides) {
+  let titles = [];
+  for (const slide of slides) {
+    const own = [...slide.querySelectorAll("h1, h2, h3")].at(-1);
+    if (!own) slide.insertAdjacentHTML("afterbegin", `<h2>${titles[0].innerHTML}</h2>`);
+    titles = own ? [own] : [...titles, slide.firstElementChild];
+    titles.forEach((one, i) => (one.dataset.part = `${i + 1}/${titles.length}`));
+  }
+}
 
 // Pictures take the room that the text leaves, and give some of theirs where it leaves none.
 function fit(slide) {
-  const pictures = [...slide.querySelectorAll(".outputs > div img, .opening img")];
+  const pictures = [...slide.querySelectorAll(".jp-OutputArea > div img")];
   const room = HEIGHT - 1 - slide.scrollHeight;
-  const changes = pictures.map((p) =>
-    room > 0 ? p.height * Math.min(GROWTH - 1, WIDTH / p.width - 1) : Math.min(0, SMALLEST - p.height));
+  const changes = pictures.map(({ width, height }) =>
+    room > 0 ? height * Math.min(GROWTH - 1, WIDTH / width - 1) : Math.min(0, SMALLEST - height));
   const share = Math.min(1, room / changes.reduce((sum, change) => sum + change, 0));
   pictures.forEach((p, i) => (p.style.height = `${p.height + share * changes[i]}px`));
 }
 
-// Text becomes smaller where even the smallest pictures leave it no room.
-function shrink(slide) {
-  for (let size = 26; slide.scrollHeight > HEIGHT && size >= 12; size--) slide.style.fontSize = `${size}px`;
-}
-
-// Code and outputs become larger as long as no line has to be longer than the slide.
-function grow(slide) {
-  const blocks = [...slide.querySelectorAll("pre:not(aside pre)")];
-  const sizes = (size) => blocks.map((block) => block.clientHeight / size);
-  const least = sizes(CODE.smallest);
-  for (let size = CODE.smallest + 1; size <= CODE.largest; size++) {
+// Code grows to 28 px if its lines and the slide have room; without room, all text shrinks.
+function scale(slide) {
+  const blocks = [...slide.querySelectorAll("pre")].filter((block) => block.checkVisibility());
+  const lengths = blocks.flatMap(({ textContent }) => textContent.split("\n").map((l) => l.length));
+  const longest = Math.max(67, ...lengths.filter((length) => length <= 100)); // longer ones wrap
+  for (let size = Math.floor(1900 / longest); size >= 9; size -= 0.5) { // a letter has 0.6 of it
     slide.style.setProperty("--code", `${size}px`);
-    const wrapped = sizes(size).some((height, i) => height > least[i] + 0.5);
-    const cut = blocks.some((block) => block.scrollWidth > block.clientWidth);
-    if (wrapped || cut || slide.scrollHeight > HEIGHT) {
-      slide.style.setProperty("--code", `${size - 1}px`);
-      return;
-    }
+    slide.style.fontSize = `${Math.min(27, size / 0.7)}px`;
+    if (slide.scrollHeight <= HEIGHT) return;
   }
-}
-
-function repeat(title, slide) {
-  const copy = document.createElement("h2");
-  copy.innerHTML = title.innerHTML;
-  slide.prepend(copy);
-  return title;
 }
 
 function start() {
   const printing = /print-pdf/.test(window.location.search);
-  if (printing) // the handout: tasks without solutions
-    document.querySelectorAll("section section:has(.celltag_solution)").forEach((s) => s.remove());
-  document.querySelectorAll("aside.notes mjx-assistive-mml").forEach((formula) => formula.remove());
-  document.querySelectorAll("aside.notes details").forEach((hint) => (hint.open = true));
-  let title = null;
-  for (const slide of document.querySelectorAll("section section")) {
-    title = [...slide.querySelectorAll("h1, h2, h3")].at(-1) || repeat(title, slide);
+  const all = (what) => [...document.querySelectorAll(what)];
+  const slides = all("section section"), solutions = all("section section:has(.celltag_solution)");
+  for (const solution of solutions) {
+    if (printing) solution.remove();
+    else move(solution, slides);
+  }
+  all("aside.notes mjx-assistive-mml").forEach((formula) => formula.remove());
+  all("aside.notes details").forEach((hint) => (hint.open = true));
+  for (const outputs of all(".jp-CodeCell:not(.celltag_slide-output) .jp-OutputArea"))
+    outputs.classList.add("fragment");
+  title(all("section section"));
+  for (const slide of all("section section")) {
     slide.append(...slide.querySelectorAll("aside.notes")); // in a fragment only the first is shown
     fit(slide);
-    shrink(slide);
-    if (!slide.style.fontSize) grow(slide);
+    scale(slide);
   }
   document.body.classList.remove("unfitted");
   const ready = new Promise((done) => Reveal.on(printing ? "pdf-ready" : "ready", done));
@@ -66,4 +71,6 @@ function start() {
 }
 
 // Resolved when the deck is ready to be shown, or its pages to be printed.
-window.deckReady = Promise.all([window.MathJax.startup.promise, document.fonts.ready]).then(start).then(() => true);
+const fonts = [...document.fonts].map((font) => font.load());
+const loaded = Promise.all([window.MathJax.startup.promise, ...fonts]);
+window.deckReady = loaded.then(start).then(() => true);

@@ -1,40 +1,16 @@
 """The code that notebook 02 builds up: its NumPy engine and its replay agree with PyTorch."""
 
-import ast
-import json
 import random
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from test_checks import lesson
 
 from utils.checks import relative_error
-from utils.course import ROOT
 
-
-@cache
-def lesson():
-    """Return by name what notebook 02 defines. Its examples, setup and exercises do not run."""
-    (path,) = ROOT.glob("notebooks/02_*.ipynb")
-    names = {}
-    for cell in json.loads(path.read_text("utf-8"))["cells"]:
-        left_out = {"setup", "exercise"} & set(cell["metadata"].get("tags", []))
-        if cell["cell_type"] == "code" and not left_out:
-            for part in ast.parse("".join(cell["source"])).body:
-                if defines(part, names):
-                    exec(compile(ast.Module([part], []), path.name, "exec"), names)
-    return names
-
-
-def defines(part, names):
-    """Return whether this is an import, a function, a class, or a method as in `Array.sum = f`."""
-    if isinstance(part, ast.Assign):
-        targets = [node for node in ast.walk(part.targets[0]) if isinstance(node, ast.Attribute)]
-        return any(isinstance(names.get(ast.unparse(node.value)), type) for node in targets)
-    return isinstance(part, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
-
-
+LESSON = lesson("2")
 SHAPES = [(), (3,), (1, 3), (2, 1), (2, 3), (3, 2)]
 OF_ONE = [
     lambda a, b: a.tanh(),
@@ -70,10 +46,10 @@ def expression(seed, *leaves):
 def test_engine_and_replay_equal_pytorch_on_random_expressions(seed):
     rng = np.random.default_rng(seed)
     start = [rng.uniform(0.2, 1.6, SHAPES[i]) for i in rng.permutation(len(SHAPES))[:4]]
-    number, slopes = lesson()["gradients_ours"](partial(expression, seed), *start)
+    number, slopes = LESSON["gradients_ours"](partial(expression, seed), *start)
     leaves = [torch.tensor(a, requires_grad=True) for a in start]
     output = expression(seed, *leaves)
-    replayed, wanted = lesson()["replay"](output), torch.autograd.grad(output, leaves)
+    replayed, wanted = LESSON["replay"](output), torch.autograd.grad(output, leaves)
     assert number == pytest.approx(output.item(), rel=1e-12)
     for leaf, slope, wish in zip(leaves, slopes, wanted, strict=True):
         assert relative_error(torch.tensor(slope), wish) <= 1e-12
@@ -81,8 +57,8 @@ def test_engine_and_replay_equal_pytorch_on_random_expressions(seed):
 
 
 def test_engine_has_no_depth_limit_and_no_path_explosion():
-    x = y = lesson()["Array"](1.5)
+    x = y = LESSON["Array"](1.5)
     for _ in range(5000):
         y = 0.5 * (y + y) * 1.0001
-    lesson()["backward"](y)
+    LESSON["backward"](y)
     assert x.grad == pytest.approx(1.0001**5000)

@@ -82,10 +82,7 @@ CASES = {
     "error of another text": (cell(RAISES, err("leaf"), tag=EXPECTED), NOW + "-error: .*: leaf"),
     "error not tagged": (cell(RAISES, err("in-place")), "raised ValueError: in-place\n.*----> 1"),
     "not idempotent": (cell(COUNT, ONE), r"first run and second run .*\+stdout: '2"),
-    "skipped": (
-        cell("# NBVAL_SKIP\nprint(4)", tag="skip-execution"),
-        NOW,
-    ),
+    "skipped": (cell("# NBVAL_SKIP\nprint(4)", tag="skip-execution"), NOW),
 }
 WITHOUT_MNIST = {
     "digits": (cell(DIGITS, out("Data set: MNIST (60,000)\n"), tag="mnist"), ""),

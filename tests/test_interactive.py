@@ -309,7 +309,6 @@ def test_in_a_deck_all_fits_and_is_walked_by_fragments(figures, page: Page, tmp_
     "make, words",
     [
         (lambda: LiveGraph(cubic().output.value), "needs a Graph, such as read_graph("),
-        (lambda: LiveGraph(Graph(busy().nodes * 2, busy().edges)), "name fewer"),
         (lambda: LiveGraph(polynomial), "xs must be one tensor"),
         (lambda: live(lambda x: x**2), 'named tensors, the output last: {"f": x**3}'),
         (lambda: live(lambda x: {"f": x**2, "z": x}), "each name is for one tensor"),

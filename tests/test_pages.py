@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import runpy
 import subprocess
 import sys
 from itertools import groupby
@@ -16,7 +15,6 @@ import pytest
 from playwright.sync_api import Page
 
 from tools import slides
-from utils import course
 from utils.course import ROOT
 
 MODULES = ROOT / "node_modules"
@@ -145,14 +143,6 @@ def test_outputs_and_downloads_are_those_of_the_notebooks(site: Path) -> None:
     names = set(ZipFile(archive).namelist())
     assert {f"course/notebooks/{name}.ipynb" for name in NOTEBOOKS} <= names
     assert {"course/requirements.txt", "course/utils/course.py"} <= names
-
-
-@pytest.mark.parametrize("url", ["", "https://github.com/owner/name"])
-def test_only_a_known_address_is_shown(monkeypatch, url: str) -> None:
-    monkeypatch.setattr(course, "REPO_URL", url)
-    options = runpy.run_path(str(ROOT / "site/conf.py"))["html_theme_options"]
-    assert options["repository_url"] == url
-    assert options["use_repository_button"] == bool(options["launch_buttons"]) == bool(url)
 
 
 @each_notebook

@@ -11,6 +11,7 @@ from itertools import pairwise, product
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
@@ -112,9 +113,9 @@ def number_texts(graph: Graph) -> dict[str, str]:
     return texts
 
 
-def plain(t: Tensor) -> str:
+def plain(t: Tensor | float) -> str:
     """Return a tensor in a few characters, with minus signs, and 0 for -0."""
-    return short(t + 0).replace("-", "−")
+    return short(torch.as_tensor(t, dtype=torch.float64) + 0).replace("-", "−")
 
 
 def add_up(parts: Iterable[str], total: str) -> str:

@@ -25,7 +25,6 @@ from utils.drawing import GRAY, add_up, describe, draw, number_texts, plain
 from utils.graph import Graph, GraphError, read_graph
 from utils.plotting import BLUE, VERMILION, plot_contours, shaped
 
-MAX_TENSORS = 8  # the boxes of more cannot be read
 DRAWN_STEPS, HIGHEST = 20, 1.5  # of a path of descent; of the factors per step
 STYLE = {"font.size": 13, "mathtext.fontset": "cm", "svg.hashsalt": "course"}
 STYLE |= {"axes.grid": True, "grid.alpha": 0.3}
@@ -58,7 +57,7 @@ class LiveFigure:
 
     def add_slider(self, template: str, numbers: Sequence[float], at: int = 0) -> None:
         """Add a slider for numbers, each with its text, which begins with number `at`."""
-        self.frames["sliders"].append([template.format(_number(number)) for number in numbers])
+        self.frames["sliders"].append([template.format(plain(number)) for number in numbers])
         slider = f"<input type='range' max='{len(numbers) - 1}' value='{at}'>"
         self.controls += f"<label><span></span>{slider}</label>"
 
@@ -117,8 +116,6 @@ class LiveGraph(LiveFigure):
         walks = [_walk(graph) for graph in graphs]
         for x, graph, walk in zip(xs, graphs, walks, strict=False):
             walk[-1][0] += f" {_tell_slope(x, graph)}"
-        if len(graphs[0].nodes) > MAX_TENSORS:
-            raise GraphError(f"{MAX_TENSORS} tensors are the most that can be read: name fewer")
         uses = [[(edge.source.name, edge.target.name) for edge in graph.edges] for graph in graphs]
         if any(use != uses[0] for use in uses):
             raise GraphError("the graph differs from x to x: name only what is computed at every x")
@@ -208,7 +205,7 @@ class LiveDescent(LiveFigure):
         fate = "converges" if factor < 1 else "does not converge"
         if factor < 1 and not beta:
             fate += " without jumping" if lr * self.curvatures[1] <= 1 else " while jumping"
-        factors = f"{_number(factor, 3)} in theory, {_number(measured, 3)} on this path"
+        factors = f"{plain(factor)} in theory, {plain(measured)} on this path"
         return f"Descent {fate}. In the end, a step multiplies the error by {factors}."
 
     def _factor(self, lr: float, beta: float) -> float:
@@ -312,8 +309,8 @@ def _tell_slope(x: float, graph: Graph) -> str:
     """Return in words what the function does at a point."""
     y, slope = graph.output.value.item(), graph["x"].grad.item()
     gap = "" if math.isfinite(y) and math.isfinite(slope) else " No tangent is drawn."
-    at = f"At x = {_number(x)}, {graph.output.name} = {_number(y)}"
-    return f"{at}, with slope {_number(slope)}.{gap}"
+    at = f"At x = {plain(x)}, {graph.output.name} = {plain(y)}"
+    return f"{at}, with slope {plain(slope)}.{gap}"
 
 
 def _bowl(loss: Callable[[Tensor], Tensor], w: Tensor) -> tuple[Tensor, list[float]]:
@@ -369,7 +366,3 @@ def _svg(figure: Figure) -> str:
     svg = file.getvalue()[file.getvalue().index("<svg") :]
     svg = re.sub(r"<!--.*?-->|<(style|metadata).*?</\1>|(?<=>)\s+", "", svg, flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.4g}", svg))
-
-
-def _number(value: float, digits: int = 4) -> str:
-    return f"{value + 0:.{digits}g}".replace("-", "−")

@@ -63,18 +63,6 @@ def show(fig: Figure, alt: str, save: str | None = None) -> None:
     display({"image/png": png, "text/plain": alt}, metadata={"image/png": metadata}, raw=True)
 
 
-def plot_function(x: Tensor, y: Tensor, ax: Axes | None = None, **line) -> Axes:
-    """Return the Axes with y drawn against x; `line` goes to Matplotlib's `plot`."""
-    ax, x = _axes(ax), shaped("x", x, "n")
-    ax.plot(x, shaped("y", y, len(x)), **line)
-    return ax
-
-
-def _axes(ax: Axes | None, **figure) -> Axes:
-    """Return `ax`, or the Axes of a new figure if there are none."""
-    return plt.subplots(**figure)[1] if ax is None else ax
-
-
 def shaped(name: str, value: Tensor, *sides: int | str) -> Tensor:
     """Return a tensor as Matplotlib can draw it; raise an error if its sides differ; "n" is any."""
     try:
@@ -89,42 +77,31 @@ def shaped(name: str, value: Tensor, *sides: int | str) -> Tensor:
 
 
 def plot_contours(
-    f: Callable[[Tensor], Tensor],
-    xlim: tuple[float, float],
-    ylim: tuple[float, float],
-    ax: Axes | None = None,
-) -> Axes:
-    """Return the Axes, on equal scales, with ten level sets of a function of two numbers.
+    f: Callable[[Tensor], Tensor], xlim: tuple[float, float], ylim: tuple[float, float], ax: Axes
+) -> None:
+    """Draw ten level sets of a function of two numbers, on equal scales.
 
     `f` maps a tensor of shape (2,) to a single number, and is called through `torch.func.vmap`.
     The levels are quadratically spaced, so that those of a quadratic bowl are even rings.
     """
-    ax = _axes(ax)
     sides = [torch.linspace(*limits, 120, dtype=torch.float64) for limits in (xlim, ylim)]
     a, b = torch.meshgrid(*sides, indexing="xy")
     values = torch.func.vmap(f)(torch.stack([a, b], -1).view(-1, 2))
     values = shaped("f(w) for all w", values, a.numel())
     low, high = values.aminmax()
-    if not 0 < high - low < torch.inf:
-        raise ValueError("f is constant, infinite or nan in this window: choose a different one")
     levels = low + (high - low) * torch.linspace(0.05, 0.95, 10) ** 2
     ax.contour(a, b, values.view(a.shape), levels=levels, colors="0.55", linewidths=1)
     ax.set(xlabel="$w_1$", ylabel="$w_2$", aspect="equal", xlim=xlim, ylim=ylim)
     ax.grid(False)
-    return ax
 
 
 def plot_decision_boundary(
-    model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor, ax: Axes | None = None
-) -> Axes:
-    """Return the Axes with labeled points, the model's probability as color, and its 1/2 line.
+    model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor, ax: Axes
+) -> None:
+    """Draw labeled points, the model's probability as color, and the line where it is 1/2.
 
     `model` maps (m, 2) points to (m,) logits; `X` is (n, 2), `y` is (n,) of 0 and 1.
     """
-    ax, X = _axes(ax), shaped("X", X, "n", 2)
-    y = shaped("y", y, len(X))
-    if not torch.isin(y, torch.tensor([0, 1])).all():
-        raise ValueError("y must be 0 and 1: make labels -1 and 1 such by (y + 1) / 2")
     low, high = X.min(0).values - 0.4, X.max(0).values + 0.4
     sides = [torch.linspace(a, b, 200) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     a, b = torch.meshgrid(*sides, indexing="xy")
@@ -135,19 +112,14 @@ def plot_decision_boundary(
     for label, color, marker in (0, BLUE, "o"), (1, VERMILION, "^"):
         ax.scatter(*X[y == label].T, c=color, marker=marker, s=28, label=f"y = {label}")
     ax.set(xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    return ax
 
 
-def show_images(
-    images: Tensor, captions: Sequence[str], columns: int, ax: Axes | None = None, **image
-) -> Axes:
-    """Return the Axes with (n, 784) images in rows of `columns`, a caption under each.
+def show_images(images: Tensor, captions: Sequence[str], columns: int, ax: Axes, **image) -> None:
+    """Draw (n, 784) images in rows of `columns`, with a caption under each.
 
     `image` goes to Matplotlib's `imshow`: a color map, its limits.
     """
     rows = -(-len(captions) // columns)
-    ax = _axes(ax, figsize=(8, 9.5 / columns * rows))
-    images = shaped("images", images, len(captions), 784)
     canvas = torch.full((rows * columns, 38, 32), torch.nan)
     canvas[: len(images), 1:29, 2:30] = images.view(-1, 28, 28)
     mosaic = canvas.view(rows, columns, 38, 32).transpose(1, 2).reshape(rows * 38, columns * 32)
@@ -156,4 +128,3 @@ def show_images(
         row, column = divmod(i, columns)
         ax.text(32 * column + 16, 38 * row + 29, caption, ha="center", va="top")
     ax.axis("off")
-    return ax

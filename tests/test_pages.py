@@ -105,20 +105,26 @@ def test_page_is_readable_in_light_and_dark(page: Page, site: Path, name: str) -
         assert [(theme, v["id"], v["nodes"][0]["html"][:200]) for v in found] == []
 
 
+REVEAL_ALL = """() => {
+  const buttons = () => [...document.querySelectorAll("blockquote button")];
+  for (let b; (b = buttons().find((button) => button.checkVisibility())); ) b.click();
+}"""
+
+
 @each_notebook
 def test_answers_solutions_and_code_of_pictures_wait_for_the_reader(page, site, name) -> None:
     open_page(page, site, name)
     buttons = page.locator("blockquote button")
     assert buttons.count() == sum(cell.source.count("> **Predict**") for cell in cells(name))
     assert not page.locator("blockquote:has(button) + .cell .cell_output").first.is_visible()
-    for _ in range(buttons.count()):
-        page.locator("blockquote button:visible").first.click()
+    page.evaluate(REVEAL_ALL)
     assert buttons.count() == page.locator("[hidden]").count() == 0
     codes = page.locator("details pre")
     assert codes.count() > sum("solution" in c.metadata.get("tags", []) for c in cells(name))
-    assert not any(code.is_visible() for code in codes.all())
+    visible = "codes => codes.map(code => code.checkVisibility())"
+    assert not any(codes.evaluate_all(visible))
     page.evaluate("document.querySelectorAll('details').forEach(fold => (fold.open = true))")
-    assert all(code.is_visible() for code in codes.all())
+    assert all(codes.evaluate_all(visible))
 
 
 def test_search_leads_to_the_section_that_has_the_word(page: Page, site: Path) -> None:

@@ -1,1 +1,1 @@
-"""Maintainers' commands behind the Makefile: execute, stamp, measure."""
+"""Maintainers' commands behind the Makefile: execute the notebooks, build slides, stamp."""

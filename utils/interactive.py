@@ -205,7 +205,7 @@ class LiveDescent(LiveFigure):
         fate = "converges" if factor < 1 else "does not converge"
         if factor < 1 and not beta:
             fate += " without jumping" if lr * self.curvatures[1] <= 1 else " while jumping"
-        factors = f"{plain(factor)} in theory, {plain(measured)} on this path"
+        factors = f"{factor:.3g} in theory, {measured:.3g} on this path"
         return f"Descent {fate}. In the end, a step multiplies the error by {factors}."
 
     def _factor(self, lr: float, beta: float) -> float:

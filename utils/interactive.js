@@ -4,6 +4,10 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
   const all = (what) => [...root.querySelectorAll(what)];
   const scope = `course${(window.courseFigures = (window.courseFigures ?? 0) + 1)}-`;
   const find = (id) => root.querySelector(`#${scope}${id}`);
+  const controls = sliders.map(({ texts, at }) =>
+    `<label><span></span><input type="range" max="${texts.length - 1}" value="${at}"></label>`);
+  if (steps.length > 1) controls.push("<button>Back</button><button>Next</button>");
+  all(".course-hint")[0].outerHTML = `<div class="course-controls">${controls.join("")}</div>`;
   const inputs = all("input"), last = steps.length - 1;
   const deck = root.closest(".reveal"), paper = location.search.includes("print");
   let at = last;
@@ -39,8 +43,8 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
     const points = pick(lines.path)?.replace(/[ML]([^ML]+)/g, "M$1h0");
     find("dots")?.firstChild.setAttribute("d", points);
     inputs.forEach((input, i) => {
-      input.previousSibling.textContent = sliders[i][input.value];
-      input.setAttribute("aria-valuetext", sliders[i][input.value]);
+      input.previousSibling.textContent = sliders[i].texts[input.value];
+      input.setAttribute("aria-valuetext", sliders[i].texts[input.value]);
     });
     root.querySelector("[role=status]").textContent = pick(steps[at][0]);
   }
@@ -76,7 +80,8 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
   all("button").forEach((e, i) => e.addEventListener("click", () => go(2 * i - 1)));
   root.addEventListener("keydown", (event) => {
     const { key, target } = event, way = { ArrowLeft: -1, ArrowRight: 1 }[key];
-    if (key.startsWith("Arrow")) event.stopPropagation(); // what the page would do
+    const shortcut = !deck && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+    if (shortcut || key.startsWith("Arrow")) event.stopPropagation(); // what the page would do
     if (way && target.matches("button")) go(way);
     const turns = key.startsWith("Page") || (key === " " && target.matches("input"));
     if (deck && turns) target.blur(); // then the deck gets the key
@@ -97,7 +102,6 @@ for (const root of document.querySelectorAll("figure.course-figure:not(.live)"))
     for (const event of ["pointerdown", "pointermove"]) svg.addEventListener(event, move);
   }
   root.classList.add("live");
-  root.querySelector(".course-controls").hidden = false;
   show(inputs.length || paper ? last : 0);
   addEventListener("beforeprint", () => {
     const before = at;

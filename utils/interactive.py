@@ -45,7 +45,7 @@ class LiveFigure:
 
     def __init__(self, xs: Sequence[float], start: float, walks: Sequence[Sequence]):
         self.at = min(range(len(xs)), key=lambda i: abs(xs[i] - start), default=0)
-        self.controls, self.told = "", [say for say, _ in walks[self.at]]
+        self.told = [say for say, _ in walks[self.at]]
         self.frames = {"steps": [], "lines": {}, "sliders": []}
         for steps in zip(*walks, strict=True):
             says, parts = zip(*steps, strict=True)
@@ -57,9 +57,8 @@ class LiveFigure:
 
     def add_slider(self, template: str, numbers: Sequence[float], at: int = 0) -> None:
         """Add a slider for numbers, each with its text, which begins with number `at`."""
-        self.frames["sliders"].append([template.format(plain(number)) for number in numbers])
-        slider = f"<input type='range' max='{len(numbers) - 1}' value='{at}'>"
-        self.controls += f"<label><span></span>{slider}</label>"
+        texts = [template.format(plain(number)) for number in numbers]
+        self.frames["sliders"].append({"texts": texts, "at": at})
 
     def add_line(self, ax: Axes, gid: str, walks: Sequence[Sequence], width: float) -> None:
         """Draw a line that has different points at each position; one point twice is a dot."""
@@ -68,15 +67,10 @@ class LiveFigure:
         self.frames["lines"][gid] = _column([_path(ax, walk) for walk in walks])
 
     def finish(self, title: str, pictures: Mapping[str, str]) -> None:
-        """Put the HTML together, with the style and the script that stand beside this file.
-
-        `pictures` maps SVG to its text.
-        """
+        """Put the HTML together from pictures, SVG with its text, and the files beside this one."""
         css, js = (Path(__file__).with_suffix(end).read_text("utf-8") for end in (".css", ".js"))
         frames = json.dumps(self.frames, ensure_ascii=False, separators=(",", ":"))
         frames = escape(frames, quote=False).replace("'", "&#39;")
-        if len(self.told) > 1:
-            self.controls += "<button>Back</button><button>Next</button>"
         views = "".join(
             f"<div class='course-view' tabindex='0' role='group' aria-label='Picture'>"
             f'<img alt="{escape(alt)}" src="data:image/svg+xml,{quote(svg, SAFE)}"></div>'
@@ -85,9 +79,8 @@ class LiveFigure:
         self.text = f"{title}. {' '.join(self.told)}"
         self.html = (
             f"<figure class='course-figure' aria-label='{escape(title)}' data-frames='{frames}' "
-            f"data-lm-suppress-shortcuts='true' data-prevent-swipe=''><style>{css}</style>"
-            f"<div class='course-controls' hidden>{self.controls}</div>"
-            f"<p role='status'>{escape(self.told[-1])}</p><p class='course-hint'>{HINT}</p>"
+            f"data-prevent-swipe=''><style>{css}</style>"
+            f"<p class='course-hint'>{HINT}</p><p role='status'>{escape(self.told[-1])}</p>"
             f"<div class='course-views'>{views}</div><script>{js}</script></figure>"
         )
 
@@ -111,7 +104,7 @@ class LiveGraph(LiveFigure):
         start: float = 0,
         formulas: Mapping[str, str] | None = None,
     ):
-        xs = _numbers("xs", xs) if callable(source) else []
+        xs = _numbers("xs, as torch.linspace(-2, 2, 41),", xs) if callable(source) else []
         graphs = [_read(source, x, formulas) for x in xs] or [source]
         walks = [_walk(graph) for graph in graphs]
         for x, graph, walk in zip(xs, graphs, walks, strict=False):
@@ -260,7 +253,7 @@ def _read(function: Callable, x: float, formulas: Mapping[str, str] | None) -> G
     """Return the graph of what a function of one number computes at x."""
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     named = function(leaf)
-    if not isinstance(named, Mapping):
+    if not (isinstance(named, Mapping) and named):
         raise ValueError('the function must return named tensors, the output last: {"f": x**3}')
     return read_graph([*named.values()][-1], {**named, "x": leaf}, formulas=formulas)
 

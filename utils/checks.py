@@ -64,8 +64,8 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 
 def as_numbers(value: object) -> Tensor:
     """Return a detached tensor of real numbers, also from numbers, lists and NumPy arrays."""
-    if isinstance(value, (list, tuple)) and value:
-        value = torch.stack([as_numbers(entry) for entry in value])
+    if isinstance(value, (list, tuple)):
+        value = torch.stack([as_numbers(entry) for entry in value]) if value else torch.zeros(0)
     elif isinstance(value, (np.ndarray, np.generic)):
         value = torch.from_numpy(np.array(value))
     elif isinstance(value, Real):

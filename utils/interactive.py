@@ -208,9 +208,11 @@ class LiveDescent(LiveFigure):
 
     def _draw_paths(self, loss: Callable, paths: Sequence[Tensor]) -> str:
         """Return the first steps of the paths on level sets as SVG."""
-        (a, b), ax = self.minimum.tolist(), _axes(4.3)
-        reach = 1.3 * (paths[0][0] - self.minimum).abs().max().item()
+        (a, b), ax = self.minimum.round(decimals=6).tolist(), _axes(4.3)
+        reach = round(1.3 * (paths[0][0] - self.minimum).abs().max().item(), 6)
         plot_contours(loss, (a - reach, a + reach), (b - reach, b + reach), ax)
+        for level in ax.collections[0].get_paths():  # only rounding decides if a ring is closed
+            level.codes = np.minimum(level.codes, level.LINETO)
         ax.plot(a, b, "*k", markersize=14)
         walks = [path[: DRAWN_STEPS + 1].tolist() for path in paths]
         self.add_line(ax, "path", walks, 1.5)

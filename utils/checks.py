@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 NOT_DONE = "not done yet"
-COLORS, RESET = {"✓": "\x1b[1;32m", "○": "\x1b[1;34m", "✗": "\x1b[1;31m"}, "\x1b[0m"
+COLORS, RESET = {"✓": "\x1b[32m", "○": "\x1b[34m", "✗": "\x1b[31m"}, "\x1b[0m"
 CHANGED = "your code changes the caller's tensors: work on copies"
 EXTRA_AXIS = "the result has an axis too many in front: is a [0] missing?"
 REPAIRS = ("3.", "4.3")  # exercises that hand out broken code: what is wrong is "not done yet"

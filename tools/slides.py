@@ -30,7 +30,7 @@ def prepare(cell: nbformat.NotebookNode) -> None:
 def add_opening(notebook: nbformat.NotebookNode, path: Path) -> None:
     """Show below the title the live figure of a function, or the first picture, and all decks."""
     seen = [(cell, str(cell.get("outputs", ""))) for cell in notebook.cells]
-    live = [cell for cell, text in seen if "LiveGraph(" in cell.source and "<input" in text]
+    live = [cell for cell, text in seen if "LiveGraph(" in cell.source and '"tangent"' in text]
     still = [cell for cell, text in seen if "'image/png'" in text]
     decks = "<nav><p>Computing gradients in PyTorch</p>"
     for other in sorted(path.parent.glob("*.ipynb")):

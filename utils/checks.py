@@ -64,8 +64,8 @@ def relative_error(a: Tensor, b: Tensor) -> float:
 
 def as_numbers(value: object) -> Tensor:
     """Return a detached tensor of real numbers, also from numbers, lists and NumPy arrays."""
-    if isinstance(value, (list, tuple)) and value:
-        value = torch.stack([as_numbers(entry) for entry in value])
+    if isinstance(value, (list, tuple)):
+        value = torch.stack([as_numbers(entry) for entry in value]) if value else torch.zeros(0)
     elif isinstance(value, (np.ndarray, np.generic)):
         value = torch.from_numpy(np.array(value))
     elif isinstance(value, Real):
@@ -150,7 +150,7 @@ class Attempt:
         if got is None:
             raise Mistake("your function returned None: is the return missing?")
         tensors = [(a, b) for a, b in zip(arguments, copies, strict=True) if torch.is_tensor(a)]
-        if any(b.requires_grad or not torch.equal(a, b) for a, b in tensors):
+        if any(b.requires_grad or b.grad is not None or not a.equal(b) for a, b in tensors):
             self.notes.append(CHANGED)
         return got
 
@@ -169,9 +169,8 @@ class Attempt:
         got = got.reshape(()) if got.numel() == 1 and not want.ndim else got
         tolerance = max(1e-7, 20 * torch.finfo(got.dtype).eps)
         if not close(got, want, tolerance):
-            usual = [(told, factor * want) for told, factor in FACTORS.items()]
-            usual += [("the result is transposed", want.t()), (EXTRA_AXIS, want[None])]
-            slips = *usual, *slips
+            slips += ("the result is transposed", want.t()), (EXTRA_AXIS, want[None])
+            slips += tuple((told, factor * want) for told, factor in FACTORS.items())
             told = [told for told, slip in slips if close(got, as_numbers(slip), tolerance)]
             raise Mistake(name + (told[0] if told else self.difference(got, want)))
 

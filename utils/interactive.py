@@ -226,9 +226,7 @@ class LiveDescent(LiveFigure):
         ax.plot(*dots.T, gid="dots", linewidth=8, **LINE)
         return _svg(ax.figure)
 
-    def _draw_factors(
-        self, lrs: Sequence[float], momenta: Sequence[float], measured: Sequence[float]
-    ) -> str:
+    def _draw_factors(self, lrs: list, momenta: list, measured: Sequence[float]) -> str:
         """Return the predicted and the measured factor per step over the learning rate as SVG."""
         ax = _axes(5.8, xlabel="learning rate α", ylabel="factor per step")
         mu, L = self.curvatures

@@ -144,7 +144,7 @@ class Attempt:
         self.notes: list[str] = []  # what to tell although the answer is right
 
     def __call__(self, *arguments: object, given: Sequence = ()) -> object:
-        """Call the function with what is given, then with copies of the arguments."""
+        """Call the function with `given` as it is, and then with copies of the arguments."""
         copies = copy.deepcopy(arguments)
         got = self.run(self.function, *given, *copies)
         if got is None:

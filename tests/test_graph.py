@@ -219,7 +219,6 @@ def test_refusals_say_what_to_give(refused, message):
 
 
 # Bytes: every count follows from the shapes.
-
 N, DATA = 1000, torch.ones(1000)
 
 

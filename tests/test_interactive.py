@@ -11,6 +11,7 @@ from playwright.sync_api import Page
 from test_drawing import number
 
 from utils.data import make_least_squares
+from utils.drawing import draw_graph
 from utils.graph import Graph, GraphError, read_graph
 from utils.interactive import LiveDescent, LiveFigure, LiveGraph
 
@@ -308,7 +309,7 @@ def test_in_a_deck_all_fits_and_is_walked_by_fragments(figures, page: Page, tmp_
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: LiveGraph(cubic().output.value), "needs a Graph, such as read_graph("),
+        (lambda: draw_graph(number(2.0)), "needs a Graph, such as read_graph("),
         (lambda: LiveGraph(polynomial), "xs must be one tensor"),
         (lambda: live(lambda x: x**2), 'named tensors, the output last: {"f": x**3}'),
         (lambda: live(lambda x: {"f": x**2, "z": x}), "each name is for one tensor"),

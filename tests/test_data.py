@@ -79,7 +79,6 @@ def assert_bundled(text, reason, missing=NAMES):
 
 FAULTS = {
     "missing": {},
-    "truncated": {IMAGES: GOOD[IMAGES][:99]},
     "HTML": {IMAGES: b"<!DOCTYPE html><p>Log in"},
     "flipped": {IMAGES: GOOD[IMAGES][:40] + bytes([GOOD[IMAGES][40] ^ 1]) + GOOD[IMAGES][41:]},
 }

@@ -70,11 +70,15 @@ DECK = f"""<link rel='stylesheet' href='{MODULES.as_uri()}/reveal.js/dist/reveal
 </script>"""
 SLIDE = "<section><h2>Title</h2><p class='fragment'>First</p>{}</section>"
 READ = """root => {
-  const named = what => [...root.querySelectorAll(what)]
-    .filter(e => getComputedStyle(e).visibility === 'visible')
-    .map(e => [e.id.replace(/^course\\d+-(.*)-.*$/, '$1'), e.textContent]);
-  const parts = what => named(what).map(a => a[0]).sort();
-  return { numbers: Object.fromEntries(named('text')), arrows: parts('[id$=arrow]'),
+  const name = e => e.id.replace(/^course\\d+-(.*)-.*$/, '$1');
+  const visible = what => [...root.querySelectorAll(what)]
+    .filter(e => getComputedStyle(e).visibility === 'visible');
+  const parts = what => visible(what).map(name).sort();
+  const ends = e => e.getBoundingClientRect().right;
+  const around = e => root.querySelector(`[id*=-${name(e)}-]:is([id$=band], [id$=outline])`);
+  const numbers = visible('text').filter(e => ends(e) < ends(around(e)))  // and fits
+    .map(e => [name(e), e.textContent]);
+  return { numbers: Object.fromEntries(numbers), arrows: parts('[id$=arrow]'),
     labels: parts('[id*=local][id$=outline]'), now: parts('[id*=-box][id$=outline].now'),
     said: root.querySelector('[role=status]').textContent, height: root.offsetHeight };
 }"""
@@ -121,6 +125,7 @@ def check_step(seen: dict, graph: Graph, step: int) -> None:
 @pytest.mark.parametrize("graph", [cubic(), cubic(1e-3), busy()], ids=["cubic", "tiny", "busy"])
 def test_every_part_of_every_step(graph: Graph, page: Page, tmp_path) -> None:
     open_page(page, tmp_path, LiveGraph(graph), LiveGraph(graph))
+    assert page.locator("figure").last.locator("[id^=course1-]").count() == 0  # ids of its own
     last, height = 2 * len(graph.nodes), read(page)["height"]
     back, following = (page.locator("button").nth(i) for i in (0, 1))
     check_step(read(page), graph, 0)
@@ -206,6 +211,7 @@ def test_descent_predicts_what_is_measured_and_draws_it(figures) -> None:
     "compute, words",
     [
         (lambda x: 1 / x, "f = inf, with slope −inf. No tangent is drawn."),
+        (torch.neg, "f = 0, with slope −1."),
         (torch.sqrt, "f = 0, with slope inf. No tangent is drawn."),
         (lambda x: torch.log(x - 1), "f = nan, with slope −1. No tangent is drawn."),
         (lambda x: (1000 * x - 1) ** 99, "f = −1, with slope 9.9e+04."),

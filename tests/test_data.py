@@ -105,7 +105,6 @@ SERVERS = {
     "silent half way": (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "timed out"),
     "wrong bytes": (b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nhtml", "not found or corrupted"),
     "not HTTP": (b"hello\r\n", "hello"),
-    "without the files": (b"HTTP/1.0 404 Not Found\r\n\r\n", "HTTP Error 404"),
 }
 
 

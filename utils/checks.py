@@ -105,7 +105,8 @@ def _verdict(number: str, function: Callable) -> str:
                 (got, want), *slips = pairs
                 attempt.compare(got, want, *slips)
     except (Mistake, TimeoutError) as mistake:
-        return f"{NOT_DONE}: {mistake}" if number.startswith(REPAIRS) else str(mistake)
+        broken = number.startswith(REPAIRS) and str(mistake) != NOT_DONE
+        return f"{NOT_DONE}: {mistake}" if broken else str(mistake)
     except Exception as error:  # raised by no code of the student's
         return f"check cannot use what your function returned: {_in_one_line(error)}"
     return ", but ".join(["correct", *attempt.notes[:1]])

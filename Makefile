@@ -60,7 +60,7 @@ $(INSTALLED): requirements.txt requirements-dev.txt $(CONSTRAINTS)
 	@$(PYTHON) -c "import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { echo \
 	"$(PYTHON) with its venv module, 3.11 or newer, is missing: install it, or name one: make PYTHON=python3.13" >&2; exit 1; }
 	@echo "Installing the packages into .venv; the first time, PyTorch takes minutes"
-	@rm -f .venv/installed-* && $(PYTHON) -m venv .venv
+	@rm -f .venv/installed-* && { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; }
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv && $(PY) -m uv pip install --quiet --python $(PY) \
 		--compile-bytecode -r requirements-dev.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade) && touch $@ \
 		|| { echo "The packages could not be installed, for the reason above; the same command tries again" >&2; exit 1; }

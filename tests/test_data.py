@@ -79,7 +79,6 @@ def assert_bundled(text, reason, missing=NAMES):
 
 FAULTS = {
     "missing": {},
-    "truncated": {IMAGES: GOOD[IMAGES][:99]},
     "HTML": {IMAGES: b"<!DOCTYPE html><p>Log in"},
     "flipped": {IMAGES: GOOD[IMAGES][:40] + bytes([GOOD[IMAGES][40] ^ 1]) + GOOD[IMAGES][41:]},
 }
@@ -106,7 +105,6 @@ SERVERS = {
     "silent half way": (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "timed out"),
     "wrong bytes": (b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\nhtml", "not found or corrupted"),
     "not HTTP": (b"hello\r\n", "hello"),
-    "without the files": (b"HTTP/1.0 404 Not Found\r\n\r\n", "HTTP Error 404"),
 }
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from utils import course
 from utils.drawing import draw_graph, number_texts
-from utils.graph import GraphError, backward_table, read_graph
+from utils.graph import backward_table, read_graph
 
 
 def number(value):
@@ -186,8 +186,3 @@ def test_the_text_is_the_backward_pass_or_says_how_values_come_about():
     assert "Input: w = (1, -1)" in shown.alt and "z1 = Xw - y = (-2, -3, 1), from w;" in shown.alt
     assert not re.search("gradient|local|[d∂]f", shown.alt + "".join(map(str, shown.texts)))
     assert {part[:3] for part in shown.outlines} == {"box"} and len(shown.arrows) == 2
-
-
-def test_what_is_no_graph_is_refused():
-    with pytest.raises(GraphError, match=r"needs a Graph, such as read_graph\("):
-        draw_graph(number(2.0))

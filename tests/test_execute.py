@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.reader import NotJSONError
 
 from tools import execute
 
@@ -88,6 +89,10 @@ def test_refresh_stores_the_same_clean_outputs_and_figures_twice(course, capsys)
     assert text.count("mystnb") == 1
     execute.main("refresh", "n1")
     assert (contents(path.parent), contents(course / "figures")) == (stored, figures)
+    (course / "notebooks/n2_b.ipynb").write_text("<<<<<<< HEAD")
+    with pytest.raises(NotJSONError):
+        execute.main("refresh", "n1")
+    assert contents(course / "figures") == figures
 
 
 def test_refresh_stores_all_or_nothing(course):

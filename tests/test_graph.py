@@ -14,8 +14,6 @@ from utils.graph import GraphError, read_graph, replay_backward, saved_bytes
 
 SHAPES = [(), (3,), (1, 3), (2, 1), (2, 3)]  # each broadcasts with each
 FLOATS = [torch.float32, torch.float64]
-
-
 leaf = partial(torch.tensor, requires_grad=True)
 
 
@@ -204,9 +202,10 @@ Z, U = X**3, 3 * V
 @pytest.mark.parametrize(
     ("refused", "message"),
     [
-        (lambda: replay_backward(2.5), "the output has no graph: give a tensor, before"),
+        (lambda: replay_backward(2.5), "the output has no graph: give a real tensor, before"),
         (lambda: replay_backward(U), r"has shape \(1001,\): reduce it"),
-        (lambda: read_graph(Z, {"two": 2.0}), "two has no graph: give a tensor"),
+        (lambda: read_graph(Z, {"two": 2.0}), "two has no graph: give a real tensor"),
+        (lambda: read_graph(Z, {"c": torch.complex(X, X)}), "c has no graph: give a real tensor"),
         (lambda: read_graph(Z, {"x": X, "y": X}), r"unlike \['x'\]"),
         (lambda: read_graph(Z, {"f": X}), r"unlike \['f'\]"),
         (lambda: read_graph(Z, {"late": X**3}, {"y": "Y"}), r"unlike \['late', 'y'\]"),
@@ -220,7 +219,6 @@ def test_refusals_say_what_to_give(refused, message):
 
 
 # Bytes: every count follows from the shapes.
-
 N, DATA = 1000, torch.ones(1000)
 
 

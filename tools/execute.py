@@ -115,9 +115,10 @@ def store(paths: list[Path]) -> None:
         notebook = nbformat.read(BUILD / path.name, as_version=4)
         clean(notebook)
         nbformat.write(notebook, path)
+    pictures = saved_pictures()
     for path in FIGURES.glob("*.png"):
         path.unlink()
-    for name, picture in saved_pictures():
+    for name, picture in pictures:
         (FIGURES / name).write_bytes(picture)
 
 
@@ -138,7 +139,7 @@ def main(command: str, *names: str) -> None:
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
-    except NotJSONError as error:  # it is the notebook whose name was printed last
+    except NotJSONError as error:  # of the notebook printed last, or of one not asked for
         sys.exit(f"\n{error}")
     except KeyboardInterrupt:
         sys.exit("\nStopped before the end.")

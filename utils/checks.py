@@ -105,7 +105,8 @@ def _verdict(number: str, function: Callable) -> str:
                 (got, want), *slips = pairs
                 attempt.compare(got, want, *slips)
     except (Mistake, TimeoutError) as mistake:
-        return f"{NOT_DONE}: {mistake}" if number.startswith(REPAIRS) else str(mistake)
+        broken = number.startswith(REPAIRS) and str(mistake) != NOT_DONE
+        return f"{NOT_DONE}: {mistake}" if broken else str(mistake)
     except Exception as error:  # raised by no code of the student's
         return f"check cannot use what your function returned: {_in_one_line(error)}"
     return ", but ".join(["correct", *attempt.notes[:1]])
@@ -144,13 +145,13 @@ class Attempt:
         self.notes: list[str] = []  # what to tell although the answer is right
 
     def __call__(self, *arguments: object, given: Sequence = ()) -> object:
-        """Call the function with what is given, then with copies of the arguments."""
+        """Call the function with `given` as it is, and then with copies of the arguments."""
         copies = copy.deepcopy(arguments)
         got = self.run(self.function, *given, *copies)
         if got is None:
             raise Mistake("your function returned None: is the return missing?")
         tensors = [(a, b) for a, b in zip(arguments, copies, strict=True) if torch.is_tensor(a)]
-        if any(b.requires_grad or not torch.equal(a, b) for a, b in tensors):
+        if any(b.requires_grad or b.grad is not None or not a.equal(b) for a, b in tensors):
             self.notes.append(CHANGED)
         return got
 
@@ -169,9 +170,8 @@ class Attempt:
         got = got.reshape(()) if got.numel() == 1 and not want.ndim else got
         tolerance = max(1e-7, 20 * torch.finfo(got.dtype).eps)
         if not close(got, want, tolerance):
-            usual = [(told, factor * want) for told, factor in FACTORS.items()]
-            usual += [("the result is transposed", want.t()), (EXTRA_AXIS, want[None])]
-            slips = *usual, *slips
+            slips += ("the result is transposed", want.t()), (EXTRA_AXIS, want[None])
+            slips += tuple((told, factor * want) for told, factor in FACTORS.items())
             told = [told for told, slip in slips if close(got, as_numbers(slip), tolerance)]
             raise Mistake(name + (told[0] if told else self.difference(got, want)))
 

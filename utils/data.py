@@ -45,8 +45,8 @@ class Split(NamedTuple):
 def load_mnist() -> Digits:
     """Return MNIST or, if MNIST is unavailable, scikit-learn's small bundled digits.
 
-    Looks in `course.DATA_DIR`, downloads what is missing or bad, and prints which data set it is
-    and every fault. A file is used only if it has torchvision's checksum. X is (60000, 784) and
+    Looks in `course.DATA_DIR`, downloads MNIST if a file is missing or bad, and prints the data
+    set and every fault. A file is used only if it has torchvision's checksum. X is (60000, 784) and
     (10000, 784), or (1297, 784) and (500, 784), with each pixel x in 0..255 normalized to
     (x/255 - 0.1307) / 0.3081.
     """

@@ -88,12 +88,12 @@ class Exercises(Attempt):
         yield "that step looks for f = 0; a critical point has f' = 0", x - f(x) / slope
 
     def exercise_1_5(self):
-        right, error = 3 * W**2 - 3 + W.prod() / W, as_numbers([0, 0, 1e-4])
+        right, error = 3 * W**2 - 3 + W.prod() / W, as_numbers([0, 0, 2e-5])
         claims = {
             "the true gradient": right,
             "a gradient of the wrong sign": -right,
-            "a gradient whose first entry is off by 1e-4": right + error.flip(0),
-            "a gradient whose last entry is off by 1e-4": right + error,
+            "a gradient whose first entry is off by 2e-5": right + error.flip(0),
+            "a gradient whose last entry is off by 2e-5": right + error,
             "a gradient with two entries swapped": right[[1, 0, 2]],
         }
         for name, claimed in claims.items():
@@ -150,6 +150,8 @@ class Exercises(Attempt):
         if [w.shape for w in path[-1]] != [w.shape for w in path[0]]:
             raise Mistake("the shape of the weights changed during training")
         points = torch.stack([parameters_to_vector(weights) for weights in path])
+        if points.isnan().any():
+            raise Mistake("the weights are nan")
         steps, want = points.diff(dim=0), _steps(loss, path[:-1])
         late = torch.cat([0 * want[:1], want[1:]])
         self.compare(
@@ -157,10 +159,8 @@ class Exercises(Attempt):
             want,
             *[(told, _steps(wrong, path[:-1])) for told, wrong in slips],
             ("the weights do not move", 0 * want),
-            ("the weights are nan", math.nan * want),
             ("the first step is right, but all later steps are too long", want.cumsum(0)),
             ("the first step does nothing, but all later steps are right", late),
-            ("the weights after training are not right", steps),
         )
 
     def train(self, data: list, start: list, loss: Callable, *slips: tuple) -> tuple[list, list]:
@@ -225,7 +225,7 @@ class Exercises(Attempt):
 
     def exercise_3_8(self):
         network, inputs = self(), X.float()
-        tensors = [*network.parameters()]
+        tensors = sorted(network.parameters(), key=len, reverse=True)  # the last layer's are last
         start, optimizer = copy.deepcopy(tensors), torch.optim.SGD(tensors, lr=0.1)
         for _ in range(5):
             optimizer.zero_grad()
@@ -249,11 +249,12 @@ class Exercises(Attempt):
     def exercise_4_2(self):
         low, _, high = torch.linalg.eigvalsh(X.T @ X / 7)
         yield self(X), 2 / (low + high)
+        yield "the curvatures are those of a mean: divide XᵀX by n", 2 / (low + high) / 7
         yield "too large: at 2/L the error in the steepest direction never shrinks", 2 / high
         yield "safe, but not the fastest: that is 1/L", 1 / high
 
     def exercise_4_3(self):
-        inputs = X * as_numbers([0.4, 50, 3])
+        inputs = _random(7, 3, seed=13) * as_numbers([0.4, 50, 3])
         want = torch.linalg.lstsq(inputs, Y).solution
         centered = torch.linalg.lstsq(inputs - inputs.mean(0), Y).solution
         yield self(inputs, Y), want
@@ -270,7 +271,8 @@ class Exercises(Attempt):
         c = X[:, 0].abs()
         yield self(X, Y, c), solve(c, c)
         yield "the weights get squared too: multiply rows by the root of c", solve(c**2, c**2)
-        yield "X is weighted, y is not", solve(c, c.sqrt())
+        for right in c.sqrt(), c**0:
+            yield "X is weighted, y is not", solve(c, right)
 
     def exercise_5_1(self):
         yield self(X, LABELS, W), X.T @ (torch.sigmoid(X @ W) - LABELS) / 7
@@ -332,7 +334,7 @@ class Exercises(Attempt):
         rows, n = W + _random(40, 3, seed=5), 40
         full = rows.mean(0)
         variance = (rows - full).square().sum(1).mean()
-        for tolerance in 0.2, 0.3:  # rounding up hides a wrong formula in one of them at most
+        for tolerance in 0.11, 0.14:  # rounding up hides a wrong formula in one of them at most
             goal = (tolerance * full.norm()) ** 2
             exact, fixed = (n * variance / (variance + (n - 1) * t) for t in (goal, tolerance**2))
             slips = [
@@ -355,9 +357,10 @@ class Exercises(Attempt):
         yield "nan: is a label used that is missing, or a part empty?", math.nan * W
 
     def exercise_6_3(self):
-        got, root = self(1.7, 0.02), (0.02 / 1.7) ** 0.5
+        beta, root = as_numbers(self(1.7, 0.02)), (0.02 / 1.7) ** 0.5
         want = (1 - root) ** 2
-        yield want if abs(float(got) - want) < 0.002 else got, want  # a grid may be that coarse
+        found = beta.numel() == 1 and abs(beta.item() - want) < 0.002  # a grid may be that coarse
+        yield want if found else beta, want
         yield "that is the factor per step, the root of beta", 1 - root
         yield "take the root of mu/L", (1 - root**2) ** 2
         yield "that is best at another learning rate", ((1 - root) / (1 + root)) ** 2

@@ -73,8 +73,8 @@ def replay_backward(output: Tensor) -> dict[Tensor, Tensor]:
     Each of PyTorch's nodes computes its own vector-Jacobian product, in the order of PyTorch's
     engine on one CPU thread, so the gradients are equal bit for bit. Hooks are not replayed, nor
     reentrant checkpoints, nor a custom Function's `set_materialize_grads(False)`. Raises
-    GraphError if `output` is not one number with a graph, and PyTorch's RuntimeError if its graph
-    was freed or changed in place. Source: PyTorch, torch/csrc/autograd/node.h, "Sequence Number".
+    GraphError if `output` is not one real number with a graph, and PyTorch's RuntimeError if its
+    graph was freed or changed in place. Source: torch/csrc/autograd/node.h, "Sequence Number".
     """
     gradients = _gradients(output).items()
     return {node.variable: g for (node, _), g in gradients if hasattr(node, "variable")}
@@ -163,8 +163,8 @@ def short(t: Tensor) -> str:
 
 def _key(name: str, tensor: Tensor) -> Key:
     """Return the place of a tensor in its graph; raise GraphError, with advice, if it has none."""
-    if not getattr(tensor, "requires_grad", False):
-        advice = "give a tensor, before .item() or .detach(), computed with requires_grad"
+    if not getattr(tensor, "requires_grad", False) or tensor.is_complex():
+        advice = "give a real tensor, before .item() or .detach(), computed with requires_grad"
         raise GraphError(f"{name} has no graph: {advice}")
     return get_gradient_edge(tensor)[:2]
 
@@ -190,7 +190,7 @@ def _edges(nodes: Mapping[Key, GraphNode]) -> Iterator[GraphEdge]:
         rows = [_walk(key, unit.view_as(target.grad), others) for unit in units]
         for source, g in sent.items():
             nodes[source].parts.append(g)
-            local = torch.stack([row[source].flatten() for row in rows])
+            local = torch.stack([row.get(source, 0 * g).flatten() for row in rows])
             yield GraphEdge(nodes[source], target, local, g)
 
 

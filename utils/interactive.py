@@ -92,8 +92,7 @@ class LiveGraph(LiveFigure):
     way, the output last: `{"z1": x**3, "f": x**3 - 3 * x}`. The function runs in float64 at each of
     the numbers `xs`, rounded to 6 decimals. A slider chooses among them, beginning next to `start`,
     and the tangent is drawn beside the graph. `formulas` are in TeX, by name. Raises GraphError or
-    ValueError, with what to change, where there is no such graph, or none that can be read in a
-    picture.
+    ValueError, with what to change, where there is no such graph.
     """
 
     @plt.style.context(STYLE, after_reset=True)
@@ -164,7 +163,7 @@ class LiveDescent(LiveFigure):
     factor by which a step multiplies the error in the end, the largest |z| of the roots of
     z² - (1 + β - αλ) z + β for both curvatures λ; without momentum, it is max |1 - αλ|. Measured is
     how much the largest error shrinks per step, from the second to the last third of the path.
-    Raises ValueError for other losses and paths.
+    Raises ValueError for a loss that is not quadratic, and for a path of another shape.
     """
 
     @plt.style.context(STYLE, after_reset=True)
@@ -221,9 +220,7 @@ class LiveDescent(LiveFigure):
         ax.plot(*dots.T, gid="dots", linewidth=8, **LINE)
         return _svg(ax.figure)
 
-    def _draw_factors(
-        self, lrs: Sequence[float], momenta: Sequence[float], measured: Sequence[float]
-    ) -> str:
+    def _draw_factors(self, lrs: list, momenta: list, measured: Sequence[float]) -> str:
         """Return the predicted and the measured factor per step over the learning rate as SVG."""
         ax = _axes(5.8, xlabel="learning rate α", ylabel="factor per step")
         mu, L = self.curvatures

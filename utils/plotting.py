@@ -95,9 +95,7 @@ def plot_contours(
     ax.grid(False)
 
 
-def plot_decision_boundary(
-    model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor, ax: Axes
-) -> None:
+def plot_decision_boundary(model: Callable, X: Tensor, y: Tensor, ax: Axes) -> None:
     """Draw labeled points, the model's probability as color, and the line where it is 1/2.
 
     `model` maps (m, 2) points to (m,) logits; `X` is (n, 2), `y` is (n,) of 0 and 1.

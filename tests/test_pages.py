@@ -138,6 +138,13 @@ def test_search_leads_to_the_section_that_has_the_word(page: Page, site: Path) -
     page.wait_for_selector(f"section#{place}:has-text('retain_graph')")
 
 
+def test_page_stays_where_its_reader_has_scrolled(page: Page, site: Path) -> None:
+    open_page(page, site, NOTEBOOKS[1])
+    page.mouse.wheel(0, 3000)
+    page.wait_for_timeout(500)
+    assert page.evaluate("scrollY") == 3000
+
+
 def test_outputs_and_downloads_are_those_of_the_notebooks(site: Path) -> None:
     for name in NOTEBOOKS:
         stored = (ROOT / f"notebooks/{name}.ipynb").read_bytes()

@@ -6,7 +6,6 @@ from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import torch
 from matplotlib.colors import to_rgb
 from numpy.testing import assert_allclose
@@ -76,8 +75,3 @@ def test_images_keep_order_and_orientation():
         assert_allclose(mosaic[i : i + 28, j : j + 28], image)
     places = {text.get_text(): text.get_position() for text in ax.texts}
     assert places == {"a": (16, 29), "b": (48, 29), "c": (16, 67)}
-
-
-def test_contours_of_many_numbers_are_refused():
-    with pytest.raises(ValueError, match=r"all w must have shape \(14400\), not \(14400, 2"):
-        plotting.plot_contours(lambda w: w, (0, 1), (0, 1), plt.subplots()[1])

@@ -14,7 +14,7 @@ from tools.execute import FIGURES, clean, find, saved_pictures
 from utils.course import ROOT
 
 TAGS = {"setup", "remove-cell", "exercise", "solution", "hide-cell", "mnist"}
-TAGS |= {"raises-exception", "slide-output", "slide-picture"}
+TAGS |= {"raises-exception", "slide-output", "slide-picture", "slide-title"}
 MODULES = {"matplotlib", "numpy", "sklearn", "torch", "torchvision", "tqdm", "utils"}
 MOST_LINES = 25  # of a code cell: what is longer fits on no slide, and makes more than one move
 THIS_MACHINE = r"(?<![\w.+/])(~|/(home|root|tmp|usr|opt|var|mnt|content|Users))/|\b[A-Z]:\\"

@@ -28,10 +28,9 @@ def prepare(cell: nbformat.NotebookNode) -> None:
 
 
 def add_opening(notebook: nbformat.NotebookNode, path: Path) -> None:
-    """Show below the title the live figure of a function, or the first picture, and all decks."""
-    seen = [(cell, str(cell.get("outputs", ""))) for cell in notebook.cells]
-    live = [cell for cell, text in seen if "LiveGraph(" in cell.source and '"tangent"' in text]
-    still = [cell for cell, text in seen if "'image/png'" in text]
+    """Show below the title what the cells with the tag `slide-title` show, and all decks."""
+    chosen = [cell for cell in notebook.cells if "slide-title" in cell.metadata.get("tags", [])]
+    outputs = [output for cell in chosen for output in cell.outputs]
     decks = "<nav><p>Computing gradients in PyTorch</p>"
     for other in sorted(path.parent.glob("*.ipynb")):
         title = nbformat.read(other, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
@@ -39,7 +38,7 @@ def add_opening(notebook: nbformat.NotebookNode, path: Path) -> None:
         decks += f'<a href="{other.stem}.html"{here}>{html.escape(title)}</a>'
     metadata = {"slideshow": {"slide_type": "-"}, "tags": ["slide-output", "slide-picture"]}
     notebook.cells[1:1] = [
-        nbformat.v4.new_code_cell(outputs=(live + still)[0].outputs, metadata=metadata),
+        nbformat.v4.new_code_cell(outputs=outputs, metadata=metadata),
         nbformat.v4.new_markdown_cell(f"{decks}</nav>", metadata=metadata),
     ]
 

@@ -42,8 +42,8 @@ addEventListener("scrollend", () => {
   const sections = [...document.querySelectorAll(".bd-article section[id]")];
   const here = sections.findLast((section) => section.getBoundingClientRect().top < 120);
   for (const link of document.querySelectorAll(".bd-sidebar-secondary .nav-link")) {
-    const current = link.hash === `#${here?.id}`;
-    link.classList.toggle("active", current);
-    if (current) link.scrollIntoView({ block: "nearest" });
+    const current = link.classList.toggle("active", link.hash === `#${here?.id}`);
+    const off = current ? link.getBoundingClientRect().top - innerHeight / 2 : 0;
+    link.closest(".bd-sidebar-secondary").scrollBy(0, off); // scrollIntoView moves the page, too
   }
 });

@@ -32,10 +32,10 @@ function fit(slide) {
 function scale(slide) {
   const blocks = [...slide.querySelectorAll("pre")].filter((block) => block.checkVisibility());
   const lengths = blocks.flatMap(({ textContent }) => textContent.split("\n").map((l) => l.length));
-  const longest = Math.max(67, ...lengths.filter((length) => length <= 100)); // longer ones wrap
-  for (let size = Math.floor(1900 / longest); size >= 9; size -= 0.5) { // a letter has 0.6 of it
+  const widest = Math.floor(1900 / Math.max(67, ...lengths.filter((length) => length <= 100)));
+  for (let size = widest; size >= 9; size -= 0.5) { // a letter has 0.6 of it; longer lines wrap
     slide.style.setProperty("--code", `${size}px`);
-    slide.style.fontSize = `${Math.min(27, size / 0.7)}px`;
+    slide.style.fontSize = `${Math.min(27, 27 * size / Math.min(23, widest))}px`;
     if (slide.scrollHeight <= HEIGHT) return;
   }
 }

@@ -91,8 +91,8 @@ class LiveGraph(LiveFigure):
     `source` is a Graph, or a function that takes a tensor x and returns what it computes on the
     way, the output last: `{"z1": x**3, "f": x**3 - 3 * x}`. The function runs in float64 at each of
     the numbers `xs`, rounded to 6 decimals. A slider chooses among them, beginning next to `start`,
-    and the tangent is drawn beside the graph. `formulas` are in TeX, by name. Raises GraphError or
-    ValueError, with what to change, where there is no such graph.
+    and the tangent is drawn beside the graph. `texts` are `titles` and `formulas` as in read_graph.
+    Raises GraphError or ValueError, with what to change, where there is no such graph.
     """
 
     @plt.style.context(STYLE, after_reset=True)
@@ -101,10 +101,10 @@ class LiveGraph(LiveFigure):
         source: Graph | Callable[[Tensor], Mapping[str, Tensor]],
         xs: Tensor | Sequence[float] | None = None,
         start: float = 0,
-        formulas: Mapping[str, str] | None = None,
+        **texts: Mapping[str, str],
     ):
         xs = _numbers("xs, as torch.linspace(-2, 2, 41),", xs) if callable(source) else []
-        graphs = [_read(source, x, formulas) for x in xs] or [source]
+        graphs = [_read(source, x, texts) for x in xs] or [source]
         walks = [_walk(graph) for graph in graphs]
         for x, graph, walk in zip(xs, graphs, walks, strict=False):
             walk[-1][0] += f" {_tell_slope(x, graph)}"
@@ -248,13 +248,13 @@ def _numbers(name: str, numbers: Tensor | Sequence[float]) -> list[float]:
     return [round(number, 6) + 0 for number in shaped(name, numbers, "n").tolist()]
 
 
-def _read(function: Callable, x: float, formulas: Mapping[str, str] | None) -> Graph:
+def _read(function: Callable, x: float, texts: Mapping[str, Mapping]) -> Graph:
     """Return the graph of what a function of one number computes at x."""
     leaf = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     named = function(leaf)
     if not (isinstance(named, Mapping) and named):
         raise ValueError('the function must return named tensors, the output last: {"f": x**3}')
-    return read_graph([*named.values()][-1], {**named, "x": leaf}, formulas=formulas)
+    return read_graph([*named.values()][-1], {**named, "x": leaf}, **texts)
 
 
 def _walk(graph: Graph) -> list[list]:
